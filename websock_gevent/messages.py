@@ -1,0 +1,235 @@
+"""RFC 6455 §5.2–§5.7: the bytes a client sends become messages and control frames. Pure and incremental.
+
+`MessageReader` is fed whatever the socket gave and hands out one complete item at a time, so that whoever reads decides
+how much is handled before others get their turn. Everything that can be refused is refused as early as the bytes allow:
+bits, opcode, mask and length class from a frame's first two bytes, sizes from its header, text at its first bad byte.
+Nothing is allocated by a declared length: a payload that is not there yet is unmasked and appended piece by piece, and a
+message costs its payload, however many fragments it comes in.
+
+Refuses to know sockets, handlers, and what is answered to an item.
+"""
+
+from __future__ import annotations
+
+from codecs import IncrementalDecoder, getincrementaldecoder
+from io import StringIO
+from struct import Struct
+from typing import Union
+
+from .errors import MessageTooBig, ProtocolError
+from .frames import BINARY, CLOSE, CONTINUATION, MAX_CONTROL, PING, PONG, TEXT, apply_mask
+
+__all__ = ["Item", "MessageReader"]
+
+#: An opcode with its payload: ``str`` for TEXT, ``bytes`` for BINARY, PING, PONG and CLOSE.
+Item = tuple[int, Union[str, bytes]]
+
+_OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+_LENGTH_16 = Struct("!H").unpack_from
+_LENGTH_64 = Struct("!Q").unpack_from
+_utf8_decoder = getincrementaldecoder("utf-8")
+
+
+class MessageReader:
+    """Turns a client's bytes into items.
+
+    Args:
+        max_frame_size: Payload bytes of one data frame at the most.
+        max_message_size: Payload bytes of one message, over all its fragments, at the most.
+        validate_utf8: ``False`` lets undecodable bytes of text through as surrogate escapes (PEP 383).
+
+    Attributes:
+        errors: How undecodable text is treated, as in `bytes.decode`.
+    """
+
+    __slots__ = (
+        "_data",
+        "_decoder",
+        "_final",
+        "_in_frame",
+        "_mask",
+        "_max_frame",
+        "_max_message",
+        "_opcode",
+        "_parts",
+        "_pos",
+        "_remaining",
+        "_short",
+        "_size",
+        "errors",
+    )
+
+    def __init__(self, max_frame_size: int, max_message_size: int, validate_utf8: bool = True) -> None:
+        self._max_frame = max_frame_size
+        self._max_message = max_message_size
+        self._short = min(MAX_CONTROL, max_frame_size, max_message_size)
+        self.errors = "strict" if validate_utf8 else "surrogateescape"
+        self._data = b""
+        self._pos = 0
+        # The open message: its opcode (0 if there is none), bytes so far, and their decoder and text if it is TEXT.
+        self._opcode = 0
+        self._size = 0
+        self._parts: bytearray | StringIO | None = None
+        self._decoder: IncrementalDecoder | None = None
+        # The data frame whose payload is being taken.
+        self._in_frame = False
+        self._final = True
+        self._remaining = 0
+        self._mask = b""
+
+    def feed(self, data: bytes) -> None:
+        """Add received bytes. Take what is complete with `next_item` before feeding more.
+
+        What is left of earlier bytes is then one incomplete header or control frame, so joining them costs next to nothing.
+        """
+        if self._pos < len(self._data):
+            data = self._data[self._pos :] + data
+        self._data = data
+        self._pos = 0
+
+    def next_item(self) -> Item | None:
+        """Return the next complete item, or ``None`` if more bytes are needed.
+
+        Raises:
+            ProtocolError: the bytes break RFC 6455; the reader must not be used any more.
+        """
+        data, pos = self._data, self._pos
+        available = len(data) - pos
+        if not available:
+            self._data, self._pos = b"", 0  # an idle connection does not hold what it received last
+            return None
+        if available >= 6 and not self._opcode:
+            # Most frames are this: a whole short message. One look instead of the general case below.
+            first, size = data[pos], data[pos + 1] - 128
+            if (first == 0x81 or first == 0x82) and 0 <= size <= self._short and size + 6 <= available:
+                start = pos + 6
+                self._pos = end = start + size
+                payload = apply_mask(data[start:end], data[pos + 2 : start])
+                return (TEXT, self._decoded(payload)) if first == 0x81 else (BINARY, payload)
+        return self._next_item()
+
+    def _next_item(self) -> Item | None:
+        while True:
+            if not self._in_frame:
+                header = self._header()
+                if header is None:
+                    return None
+                opcode, length, start = header
+                whole = len(self._data) - start >= length
+                if opcode >= CLOSE:
+                    return (opcode, self._take(start, length)) if whole else None
+                if whole and opcode and self._final:
+                    payload = self._take(start, length)
+                    return (TEXT, self._decoded(payload)) if opcode == TEXT else (BINARY, payload)
+                self._begin(opcode, length, start)
+            self._take_payload()
+            if self._remaining:
+                return None
+            self._in_frame = False
+            if self._final:
+                return self._finish()
+
+    def _header(self) -> tuple[int, int, int] | None:
+        """Check the next frame's header; return opcode, payload length, and where the payload begins."""
+        data, start = self._data, self._pos + 2
+        if len(data) < start:
+            return None
+        first, second = data[start - 2], data[start - 1]
+        self._check(first, second)
+        opcode, length = first & 0x0F, second & 0x7F
+        if length > MAX_CONTROL:
+            unpack, start = (_LENGTH_16, start + 2) if length == 126 else (_LENGTH_64, start + 8)
+            if len(data) < start:
+                return None
+            least, (length,) = (126, unpack(data, start - 2)) if length == 126 else (65536, unpack(data, start - 8))
+            if not least <= length < 1 << 63:
+                raise ProtocolError(f"payload length {length} is not in its minimal encoding (RFC 6455 §5.2)")
+        if opcode < CLOSE:
+            self._check_size(length)
+        if len(data) < start + 4:
+            return None
+        self._mask = data[start : start + 4]
+        if opcode < CLOSE:
+            self._final = first >= 0x80
+        return opcode, length, start + 4
+
+    def _check(self, first: int, second: int) -> None:
+        """Refuse what a frame's first two bytes show to be wrong."""
+        opcode = first & 0x0F
+        if first & 0x70:
+            raise ProtocolError(f"reserved bits {first >> 4 & 7:03b} set without an extension (RFC 6455 §5.2)")
+        if opcode not in _OPCODES:
+            raise ProtocolError(f"opcode {opcode} is reserved (RFC 6455 §5.2)")
+        if second < 0x80:
+            raise ProtocolError("a client's frames must be masked (RFC 6455 §5.1)")
+        if opcode >= CLOSE:
+            if first < 0x80:
+                raise ProtocolError("control frames cannot be fragmented (RFC 6455 §5.5)")
+            if second & 0x7F > MAX_CONTROL:
+                raise ProtocolError("a control frame's payload cannot exceed 125 bytes (RFC 6455 §5.5)")
+        elif opcode == CONTINUATION and not self._opcode:
+            raise ProtocolError("continuation frame without a message to continue (RFC 6455 §5.4)")
+        elif opcode != CONTINUATION and self._opcode:
+            raise ProtocolError("new message before the last fragment of the open one (RFC 6455 §5.4)")
+
+    def _check_size(self, length: int) -> None:
+        if length > self._max_frame:
+            raise MessageTooBig(f"frame of {length} bytes, max_frame_size is {self._max_frame} (RFC 6455 §10.4)")
+        if self._size + length > self._max_message:
+            size = self._size + length
+            raise MessageTooBig(f"message of {size} bytes, max_message_size is {self._max_message} (RFC 6455 §10.4)")
+
+    def _begin(self, opcode: int, length: int, start: int) -> None:
+        """Open a data frame, and with it a message unless the frame continues one."""
+        self._in_frame = True
+        self._remaining = length
+        self._size += length
+        self._pos = start
+        if opcode == TEXT:
+            self._opcode = opcode
+            self._parts, self._decoder = StringIO(), _utf8_decoder(self.errors)
+        elif opcode == BINARY:
+            self._opcode = opcode
+            self._parts = bytearray()
+
+    def _take(self, start: int, length: int) -> bytes:
+        """Unmask a payload that is there as a whole, and go on behind it."""
+        self._pos = end = start + length
+        return apply_mask(self._data[start:end], self._mask)
+
+    def _take_payload(self) -> None:
+        """Append what is there of the open frame's payload to the open message."""
+        chunk = self._take(self._pos, min(self._remaining, len(self._data) - self._pos))
+        self._remaining -= len(chunk)
+        turn = len(chunk) & 3
+        self._mask = self._mask[turn:] + self._mask[:turn]
+        if isinstance(self._parts, bytearray):
+            self._parts += chunk
+        elif self._parts is not None and self._decoder is not None:
+            self._parts.write(self._decode(self._decoder, chunk))
+
+    def _finish(self) -> Item:
+        """Close the open message and return it."""
+        parts, decoder = self._parts, self._decoder
+        self._opcode = self._size = 0
+        self._parts = self._decoder = None
+        if isinstance(parts, StringIO) and decoder is not None:
+            parts.write(self._decode(decoder, b"", final=True))
+            return TEXT, parts.getvalue()
+        return BINARY, bytes(parts) if isinstance(parts, bytearray) else b""
+
+    def _decode(self, decoder: IncrementalDecoder, chunk: bytes, final: bool = False) -> str:
+        try:
+            return decoder.decode(chunk, final)
+        except UnicodeDecodeError as error:
+            raise _bad_text(error) from None
+
+    def _decoded(self, payload: bytes) -> str:
+        try:
+            return str(payload, "utf-8", self.errors)
+        except UnicodeDecodeError as error:
+            raise _bad_text(error) from None
+
+
+def _bad_text(error: UnicodeDecodeError) -> ProtocolError:
+    return ProtocolError(f"text is not UTF-8: {error.reason} (RFC 6455 §8.1)", 1007)

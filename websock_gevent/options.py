@@ -1,0 +1,113 @@
+"""What may be set for a connection: names, units, defaults, and what is refused. Nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Union
+
+__all__ = ["Options", "Origins"]
+
+#: ``None`` for the request's own host, ``"*"`` for any, or a list of ``scheme://host[:port]``.
+Origins = Union[None, Literal["*"], Sequence[str]]
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\*\.)?([^\s/:?#@*\[\]]+|\[[0-9a-f:.]+\])(:\d{1,5})?")  # RFC 6454 §6.2
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `upgrade`, to be set once per application and handed on as ``options=``.
+
+    Attributes:
+        timeout: Seconds without a received byte after which the connection is closed (1002); ``None`` never.
+        ping_interval: Seconds without a received byte after which a ping is sent; ``None`` never. The pongs that answer
+            these pings do not reach ``handle_control``.
+        send_timeout: Seconds a peer may take no byte of what we send; then the connection ends.
+        close_timeout: Seconds to wait for the peer's close frame behind ours.
+        max_frame_size: Payload bytes of one received frame at the most (1009).
+        max_message_size: Payload bytes of one received message at the most, over all fragments (1009).
+        max_mailbox: Messages that may wait in the mailbox, and pushes for a peer that does not read (1008).
+        validate_utf8: Check text and close text (1007). ``False`` hands undecodable bytes on as surrogate escapes.
+        compress: permessage-deflate (RFC 7692). Not available yet: only ``False`` is accepted.
+        subprotocols: The server's subprotocols in order of preference; the first one that the client offers is chosen.
+        origins: Who may connect from a browser (RFC 6455 §10.2): ``None`` the request's own host, ``"*"`` anybody, or a
+            list of ``scheme://host[:port]``, where the host may begin with ``*.`` for all its subdomains. A request
+            without ``Origin`` header does not come from a browser and is always allowed.
+        early_validate_upgrade: Check the request inside `upgrade`, so that a refusal is raised in the view. ``False``
+            checks when the response is served.
+
+    Raises:
+        TypeError, ValueError: an option of the wrong type or out of its range; the text names it.
+    """
+
+    timeout: float | None = 60.0
+    ping_interval: float | None = 30.0
+    send_timeout: float = 30.0
+    close_timeout: float = 5.0
+    max_frame_size: int = 10_000_000
+    max_message_size: int = 10_000_000
+    max_mailbox: int = 10_000
+    validate_utf8: bool = True
+    compress: bool = False
+    subprotocols: Sequence[str] = ()
+    origins: Origins = None
+    early_validate_upgrade: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("timeout", "ping_interval", "send_timeout", "close_timeout"):
+            _check_seconds(name, getattr(self, name), optional=name in ("timeout", "ping_interval"))
+        for name in ("max_frame_size", "max_message_size", "max_mailbox"):
+            _check_count(name, getattr(self, name))
+        for name in ("validate_utf8", "compress", "early_validate_upgrade"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"option {name} must be a bool, not {getattr(self, name)!r}")
+        if self.compress:
+            raise ValueError("option compress: permessage-deflate is not available yet, leave it False")
+        object.__setattr__(self, "subprotocols", _strings("subprotocols", self.subprotocols, _TOKEN))
+        if self.origins is not None and self.origins != "*":
+            lowered = [origin.lower() if isinstance(origin, str) else origin for origin in self.origins]
+            origins = _strings("origins", self.origins if isinstance(self.origins, str) else lowered, _ORIGIN)
+            object.__setattr__(self, "origins", origins)
+
+    def updated(self, changes: dict[str, Any]) -> Options:
+        """Return a copy with some options changed.
+
+        Raises:
+            TypeError: an unknown option; the text names it and lists the known ones.
+        """
+        if not changes:
+            return self
+        known = [field.name for field in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise TypeError(f"unknown option {name!r}; known are {', '.join(known)}")
+        return replace(self, **changes)
+
+
+def _check_seconds(name: str, value: object, optional: bool) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"option {name} must be a number of seconds{' or None' if optional else ''}, not {value!r}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"option {name} must be a finite number of seconds above 0, not {value!r}")
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"option {name} must be an int, not {value!r}")
+    if value < 1:
+        raise ValueError(f"option {name} must be at least 1, not {value!r}")
+
+
+def _strings(name: str, values: object, pattern: re.Pattern[str]) -> tuple[str, ...]:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+        raise TypeError(f"option {name} must be a list of str, not {values!r}")
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"option {name} must be a list of str, {value!r} is none")
+        if not pattern.fullmatch(value):
+            raise ValueError(f"option {name}: {value!r} is not of the form it takes")
+    return tuple(values)

@@ -1,0 +1,203 @@
+"""`upgrade`: the answer of a view that becomes a WebSocket, and the moment when it does.
+
+Owns the response object, its head on the wire, and the order of the hand-over: the view returns, the framework's hooks run on
+an ordinary response, its contexts are torn down, the server asks for the first piece of the body, and only then the 101 is
+sent and the handler's life begins. Refuses to know what the server looks like (`servers`) and what the handshake means
+(`handshake`).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.exceptions import HTTPException, NotImplemented
+from werkzeug.wrappers import Response
+
+from . import handshake, servers
+from .connection import Connection
+from .messages import MessageReader
+from .options import Options
+from .websocket import WebSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+    from .websock import Handler, S
+
+__all__ = ["UpgradeResponse", "upgrade"]
+
+logger = logging.getLogger("websock_gevent")
+
+_STATUS = "101 Switching Protocols"
+#: A 101 has no body, so it has no headers that describe one (RFC 9110 §8.6); the hop-by-hop ones are ours to write.
+_NOT_OURS = frozenset(("content-type", "content-length", "transfer-encoding", "connection", "upgrade"))
+
+
+def upgrade(
+    environ: WSGIEnvironment,
+    handler: Handler[S] | type[Handler[S]],
+    state: S,
+    *,
+    options: Options | None = None,
+    **overrides: Any,
+) -> Response:
+    """Make the response that turns a request into a WebSocket. Return it from the view.
+
+    Nothing is sent yet: hooks may add headers and cookies. The handler runs after the view's contexts are torn down.
+
+    Args:
+        environ: The request's WSGI environ (``request.environ`` in Flask).
+        handler: A class, instantiated once per connection, or an object with the callbacks of `WebSock`.
+        state: What the handler's ``init`` gets.
+        options: Common options, made once; ``None`` for the defaults.
+        **overrides: Single options, by the names of `Options`.
+
+    Returns:
+        A Werkzeug response, of the application's own ``response_class`` inside Flask; also a WSGI application.
+
+    Raises:
+        werkzeug.exceptions.HTTPException: the request is refused; a response as well (400, 403, 426, 501).
+        TypeError, ValueError: an unknown or ill-typed option, or a handler without its callbacks.
+    """
+    _check_handler(handler)
+    chosen = (options or Options()).updated(overrides)
+    response = _response_class(_framework_class())(status=_STATUS)
+    response.plan(handler, state, chosen)
+    if chosen.early_validate_upgrade:
+        response.validate(environ)
+    return response
+
+
+class UpgradeResponse(Response):
+    """A 101 response. Made by `upgrade`."""
+
+    def plan(self, handler: Any, state: Any, options: Options) -> None:
+        """Note what is to run."""
+        self._plan = handler, state, options
+        self._validated = False
+        for name in ("Content-Type", "Content-Length"):
+            self.headers.pop(name, None)
+
+    def validate(self, environ: WSGIEnvironment) -> None:
+        """Check the request and set the headers of the handshake.
+
+        Raises:
+            werkzeug.exceptions.HTTPException: it is refused.
+        """
+        options = self._plan[2]
+        if not servers.can_hand_over(environ):
+            raise NotImplemented(_cannot(environ))
+        handshake.check(environ, options)
+        for name, value in handshake.accept_headers(environ, options):
+            self.headers[name] = value
+        self._validated = True
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Tell the server of a 101, for its log and for middlewares, and take its socket."""
+        if not self._validated:
+            try:
+                self.validate(environ)
+            except HTTPException as refusal:
+                return refusal(environ, start_response)
+        start_response(_STATUS, self.headers.to_wsgi_list())
+        return _Life(self, environ, servers.take_over(environ, start_response))
+
+    def open(self, environ: WSGIEnvironment, hand_over: servers.HandOver) -> Connection:
+        """Build the connection, and put its 101 on the wire."""
+        handler, state, options = self._plan
+        websocket = WebSocket(
+            hand_over.socket,
+            environ,
+            MessageReader(options.max_frame_size, options.max_message_size, options.validate_utf8),
+            subprotocol=self.headers.get("Sec-WebSocket-Protocol"),
+            unread=hand_over.unread,
+            send_timeout=options.send_timeout,
+        )
+        websocket.out.append(self._head())
+        websocket.flush()
+        return Connection(websocket, handler, state, options)
+
+    def _head(self) -> bytes:
+        """The same bytes on every server: HTTP/1.1, one ``Connection`` header, nothing about a body (RFC 6455 §4.2.2)."""
+        lines = [f"HTTP/1.1 {_STATUS}", "Upgrade: websocket", "Connection: Upgrade"]
+        lines += [f"{name}: {value}" for name, value in self.headers if name.lower() not in _NOT_OURS]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+class _Life:
+    """The response's body, as the server sees it: asked for its first piece, it lives the whole WebSocket, and is empty."""
+
+    def __init__(self, response: UpgradeResponse, environ: WSGIEnvironment, hand_over: servers.HandOver) -> None:
+        self._response: UpgradeResponse | None = response
+        self._environ: WSGIEnvironment | None = environ
+        self._hand_over = hand_over
+
+    def __iter__(self) -> _Life:
+        return self
+
+    def __next__(self) -> bytes:
+        response, environ = self._response, self._environ
+        if response is not None and environ is not None:
+            self._response = self._environ = None
+            try:
+                connection = response.open(environ, self._hand_over)
+                self._close(response)
+                del response, environ  # not held for the life of the connection
+                connection.run()
+            except Exception:
+                logger.exception("the WebSocket could not be opened")
+            finally:
+                self._hand_over.end()
+        raise StopIteration
+
+    def close(self) -> None:
+        """Called by the server behind the last piece. If it never asked for the first one, there was no WebSocket."""
+        if self._response is not None:
+            response, self._response = self._response, None
+            self._hand_over.end()
+            self._close(response)
+
+    def _close(self, response: UpgradeResponse) -> None:
+        try:
+            response.close()
+        except Exception:
+            logger.exception("a function given to call_on_close raised")
+
+
+#: One subclass for each ``response_class``.
+_classes: dict[type[Response], type[UpgradeResponse]] = {Response: UpgradeResponse}
+
+
+def _check_handler(handler: object) -> None:
+    missing = [name for name in ("init", "handle_in", "handle_info") if not callable(getattr(handler, name, None))]
+    if missing:
+        raise TypeError(f"{handler!r} is not a WebSock: {', '.join(missing)} missing")
+
+
+def _framework_class() -> type[Response]:
+    """Flask re-makes a response that is not of its application's own class, which would run this one inside the view."""
+    flask = sys.modules.get("flask")
+    if flask is not None and flask.has_app_context():
+        found: type[Response] = flask.current_app.response_class
+        return found
+    return Response
+
+
+def _response_class(base: type[Response]) -> type[UpgradeResponse]:
+    made = _classes.get(base)
+    if made is None:
+        made = _classes[base] = type("UpgradeResponse", (UpgradeResponse, base), {})
+    return made
+
+
+def _cannot(environ: WSGIEnvironment) -> str:
+    if environ.get("werkzeug.request") is not None and "wsgi.input" in environ and "REMOTE_PORT" not in environ:
+        hint = " In tests, use websock_gevent.testing.connect."
+    else:
+        hint = ""
+    server = environ.get("SERVER_SOFTWARE") or "this WSGI server"
+    return f"{server} does not give its socket away. Use {servers.SUPPORTED}.{hint}"

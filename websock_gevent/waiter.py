@@ -1,0 +1,213 @@
+"""Where a connection's greenlet waits: for its socket, for a wake-up, and for the hub to send what is left.
+
+Owns the io watchers, the parked greenlet and the one timer of a connection. Refuses to know why anybody is woken: it calls
+back. The greenlet is switched to straight from the watcher's callback; there is no queue and no second greenlet in between.
+
+Rules that keep it fast and right:
+- The read watcher stays started while its greenlet works, and is stopped when it fires for one that is not parked (it is
+  level-triggered and would spin). Most messages so cost no change of the watcher at all.
+- ``_parked`` is cleared by whoever resumes, so two wake-ups cannot switch twice, and a greenlet that is blocked elsewhere (in
+  a handler) is never resumed from here. A wake-up without reason does no harm: whoever waits looks for work and parks again.
+- While output is waiting for the peer to read, nothing is received: a slow reader holds back its own requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent import monkey
+
+from .websocket import WebSocket
+
+__all__ = ["Waiter"]
+
+# The real thread's id, whether or not the process is patched.
+_get_ident: Callable[[], int] = monkey.get_original("_thread", "get_ident")
+
+_READ, _WRITE = 1, 2
+
+
+class Waiter:
+    """The joint between one connection and gevent's hub. Made in, and bound to, the thread of its connection.
+
+    Args:
+        websocket: Whose socket is waited for, and whose output is sent.
+        send_timeout: Seconds after which ``remind`` tells of output that is stuck.
+        tick: Called in the hub when the time given to `remind` has come. Must not block or raise.
+
+    Attributes:
+        readable: The socket has something to receive.
+        stalled: When (`time.monotonic`) the peer last took bytes, while output is waiting for it; else ``None``.
+    """
+
+    __slots__ = (
+        "_flushing",
+        "_greenlet",
+        "_hub",
+        "_loop",
+        "_parked",
+        "_reader",
+        "_reading",
+        "_remind_at",
+        "_resuming",
+        "_send_timeout",
+        "_thread",
+        "_tick",
+        "_timer",
+        "_websocket",
+        "_writer",
+        "readable",
+        "stalled",
+    )
+
+    def __init__(self, websocket: WebSocket, send_timeout: float, tick: Callable[[], None]) -> None:
+        self._hub: Any = gevent.get_hub()
+        self._loop: Any = self._hub.loop
+        self._thread = _get_ident()
+        self._greenlet: Any = None
+        self._parked = self._resuming = self._flushing = self._reading = False
+        self._websocket = websocket
+        self._reader: Any = self._loop.io(websocket.fileno(), _READ)
+        self._writer: Any = None
+        self._send_timeout = send_timeout
+        self._tick = tick
+        self._timer: Any = None
+        self._remind_at = 0.0
+        self.readable = False
+        self.stalled: float | None = None
+
+    @property
+    def parked(self) -> bool:
+        """Whether the greenlet waits here, and not in a handler."""
+        return self._parked
+
+    def park(self) -> None:
+        """Give way until there is a reason to look: bytes, a wake-up, or output that has gone at last.
+
+        Raises:
+            GreenletExit: somebody killed the greenlet; so does anything else thrown into it.
+        """
+        if not self._reading:
+            self._reading = True
+            self._reader.start(self._on_readable)
+        self._greenlet = gevent.getcurrent()
+        self._parked = True
+        try:
+            self._hub.switch()
+        finally:
+            self._parked = False
+
+    def breathe(self) -> None:
+        """Let everybody else run once, though there is work left."""
+        self._resuming = True
+        self._loop.run_callback(self._resume)
+        self.park()
+
+    def on_owner_thread(self) -> bool:
+        """Tell whether the caller runs in the thread of this connection's hub."""
+        return _get_ident() == self._thread
+
+    def call_soon(self, function: Callable[..., object], *args: object) -> None:
+        """Have the hub call a function; from any thread."""
+        if self.on_owner_thread():
+            self._loop.run_callback(function, *args)
+        else:
+            self._loop.run_callback_threadsafe(function, *args)
+
+    def wake(self) -> None:
+        """Have the greenlet look for work, if it is parked; from any greenlet and any thread."""
+        if _get_ident() == self._thread:
+            self._wake()
+        else:
+            self._loop.run_callback_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if self._parked and not self._resuming:
+            self._resuming = True
+            self._loop.run_callback(self._resume)
+
+    def _resume(self) -> None:
+        self._resuming = False
+        if self._parked:
+            self._parked = False
+            self._greenlet.switch()
+
+    def _on_readable(self) -> None:
+        self.readable = True
+        if self._parked and self.stalled is None:
+            self._parked = False
+            self._greenlet.switch()
+        else:
+            self._reading = False
+            self._reader.stop()
+
+    def flush(self) -> None:
+        """Send what is waiting. What the kernel does not take now is sent from the hub as the peer reads."""
+        if self._writer is None and not self._websocket.flush():
+            self.stalled = monotonic()
+            self._writer = self._loop.io(self._websocket.fileno(), _WRITE)
+            self._writer.start(self._on_writable)
+            self.remind(self._send_timeout)
+
+    def flush_soon(self) -> None:
+        """Send what is waiting as soon as the running greenlet gives way."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.run_callback(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flushing = False
+        if self._reader is not None:
+            self.flush()
+
+    def _on_writable(self) -> None:
+        if self._websocket.flush():
+            self._stop_writing()
+            self._wake()
+        else:
+            self.stalled = monotonic()
+
+    def _stop_writing(self) -> None:
+        self.stalled = None
+        if self._writer is not None:
+            self._writer.stop()
+            self._writer.close()
+            self._writer = None
+
+    def remind(self, seconds: float) -> None:
+        """Have ``tick`` called after so many seconds at the latest. One timer serves all deadlines of a connection."""
+        at = monotonic() + seconds
+        if self._timer is not None:
+            if self._remind_at <= at:
+                return
+            self._stop_timer()
+        self._remind_at = at
+        self._timer = self.start_timer(seconds, self._on_timer)
+
+    def start_timer(self, seconds: float, function: Callable[[], object]) -> Any:
+        """Start another timer and return its watcher, which the caller stops and closes. Only from the hub's thread."""
+        timer = self._loop.timer(seconds)
+        timer.start(function)
+        return timer
+
+    def _on_timer(self) -> None:
+        self._stop_timer()
+        self._tick()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+
+    def close(self) -> None:
+        """Give the watchers back; must come before the socket is closed."""
+        if self._reader is not None:
+            self._reader.stop()
+            self._reader.close()
+            self._reader = None
+        self._stop_writing()
+        self._stop_timer()

@@ -1,0 +1,294 @@
+"""The gevent-websocket `WebSocket` with our engine: one socket, one message reader, one list of frames to send.
+
+Owns the socket's bytes in both directions and the peer's close code. Two ways to use it: the connection calls the parts that
+never block (`fill`, `write`, `flush`) and waits elsewhere; code written for gevent-websocket calls `receive`, `send` and
+`close`, which block the calling greenlet. Refuses to know handlers, mailboxes and servers.
+
+It *is a* ``geventwebsocket.websocket.WebSocket``, so that such code and its ``except WebSocketError`` keep working; of that
+class only the name and the attributes are left (the README says what was replaced, and why).
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from gevent import Timeout
+from gevent import socket as gevent_socket
+from geventwebsocket.websocket import MSG_ALREADY_CLOSED, MSG_SOCKET_DEAD
+from geventwebsocket.websocket import WebSocket as GeventWebSocket
+
+from .errors import ProtocolError, WebSocketError
+from .frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame, is_sendable, parse_close
+from .messages import Item, MessageReader
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+__all__ = ["WebSocket"]
+
+#: Bytes asked of the kernel at a time: a 64 KiB message with its header comes in one call.
+RECEIVE_SIZE = 1 << 17
+#: Frames are joined up to this many bytes for one ``send``; a longer one is sent without being copied again.
+SEND_SIZE = 1 << 16
+
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class WebSocket(GeventWebSocket):
+    """One WebSocket over one socket.
+
+    Args:
+        sock: A connected gevent socket (plain or TLS) behind a finished handshake.
+        environ: The request's WSGI environ.
+        reader: Where received bytes go.
+        subprotocol: The one that was agreed on, or ``None``.
+        unread: Bytes that the server has read behind the handshake.
+        send_timeout: Seconds that `send` waits for a peer that takes no byte.
+
+    Attributes:
+        environ: As given.
+        closed: ``True`` once a close frame was sent or the socket has ended.
+        close_code: The peer's close code; ``None`` until its close frame came, or if that had none.
+        close_text: The peer's close text.
+        reader: As given.
+        out: Frames that the kernel has not taken yet, in order.
+        lost: ``True`` once the kernel refused to send; later frames are dropped. Reading tells how it ended.
+    """
+
+    __slots__ = (
+        "_receive",
+        "_send",
+        "_send_timeout",
+        "_socket",
+        "_subprotocol",
+        "close_code",
+        "close_text",
+        "lost",
+        "out",
+        "pending",
+        "reader",
+    )
+
+    def __init__(
+        self,
+        sock: Any,
+        environ: WSGIEnvironment,
+        reader: MessageReader,
+        *,
+        subprotocol: str | None = None,
+        unread: bytes = b"",
+        send_timeout: float = 30.0,
+    ) -> None:
+        self.environ = environ
+        self.closed = False
+        self.handler = self.stream = self.raw_read = self.raw_write = None
+        self.close_code: int | None = None
+        self.close_text = ""
+        self.reader = reader
+        self.out: list[bytes | memoryview] = []
+        self.lost = False
+        self._socket = sock
+        self._subprotocol = subprotocol
+        self._send_timeout = send_timeout
+        raw: Any = sock
+        if type(raw) is gevent_socket.socket:
+            raw = raw._sock  # type: ignore[attr-defined]  # the kernel's socket, always non-blocking: half the cost of gevent's wrapper
+        else:
+            sock.settimeout(0)
+        self._receive = raw.recv
+        self._send = raw.send
+        #: Counts bytes that TLS has decrypted but not handed out; the kernel cannot tell of them. ``None`` without TLS.
+        self.pending = getattr(sock, "pending", None)
+        if unread:
+            reader.feed(unread)
+
+    def __del__(self) -> None:
+        """Do nothing: gevent-websocket would send a close frame from wherever the garbage collector runs."""
+
+    def __repr__(self) -> str:
+        return f"<WebSocket {self.path} {'closed' if self.closed else 'open'}>"
+
+    @property
+    def protocol(self) -> str | None:
+        """The subprotocol that was agreed on (RFC 6455 §1.9), ``None`` if there is none."""
+        return self._subprotocol
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The library's logger."""
+        return logging.getLogger("websock_gevent")
+
+    def fileno(self) -> int:
+        """Return the socket's file descriptor."""
+        number: int = self._socket.fileno()
+        return number
+
+    # The parts that never block.
+
+    def fill(self) -> int:
+        """Receive once and feed the reader. Return how many bytes came; 0 at the end of the stream, -1 if none are there."""
+        try:
+            data = self._receive(RECEIVE_SIZE)
+        except _WOULD_BLOCK:
+            return -1
+        except OSError:
+            return 0
+        self.reader.feed(data)
+        return len(data)
+
+    def discard(self) -> int:
+        """Receive once and forget it. Returns what `fill` does."""
+        try:
+            return len(self._receive(RECEIVE_SIZE))
+        except _WOULD_BLOCK:
+            return -1
+        except OSError:
+            return 0
+
+    def control(self, item: Item) -> None:
+        """Do what a received control frame asks of an endpoint: answer a ping (§5.5.2), note a close frame (§5.5.1).
+
+        Raises:
+            ProtocolError: the close frame's payload is malformed.
+        """
+        opcode, payload = item
+        if isinstance(payload, bytes):
+            if opcode == PING:
+                self.out.append(frame(PONG, payload))
+            elif opcode == CLOSE:
+                self.close_code, self.close_text = parse_close(payload, self.reader.errors)
+
+    def close_reply(self) -> int:
+        """Return the code that answers the peer's close frame: its own, 1000 if it had none, 1002 if it is not valid."""
+        code = self.close_code
+        return 1000 if code is None else code if is_sendable(code) else 1002
+
+    def flush(self) -> bool:
+        """Send what the kernel takes now. Return whether that is all."""
+        out = self.out
+        while out:
+            if self.lost:
+                out.clear()
+                return True
+            piece = out[0]
+            if len(out) > 1 and len(piece) < SEND_SIZE:
+                piece = self._join()
+            try:
+                sent = self._send(piece)
+            except _WOULD_BLOCK:
+                return False
+            except OSError:
+                self.lost = True
+                continue
+            if sent < len(piece):
+                out[0] = memoryview(piece)[sent:]
+            else:
+                del out[0]
+        return True
+
+    def _join(self) -> bytes:
+        """Make one piece of the first frames, as many as one ``send`` is worth."""
+        out, size, count = self.out, 0, 0
+        for piece in out:
+            size += len(piece)
+            if size > SEND_SIZE and count:
+                break
+            count += 1
+        joined = b"".join(out[:count])
+        out[:count] = [joined]
+        return joined
+
+    def half_close(self) -> None:
+        """Tell the peer that nothing more comes, and keep receiving."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.lost = True
+
+    # The blocking style of gevent-websocket.
+
+    def receive(self) -> str | bytes | None:
+        """Wait for the next message; ``None`` if the peer closed, broke the protocol, or went away.
+
+        Raises:
+            WebSocketError: it was closed before.
+        """
+        if self.closed:
+            raise WebSocketError(MSG_ALREADY_CLOSED)
+        try:
+            while True:
+                item = self.reader.next_item()
+                if item is None:
+                    if not self._wait_for_bytes():
+                        self.closed = True
+                        return None
+                elif item[0] in (TEXT, BINARY):
+                    return item[1]
+                else:
+                    self.control(item)
+                    if item[0] == CLOSE:
+                        self.close(self.close_reply())
+                        return None
+        except ProtocolError as error:
+            self.logger.warning("%s %s: %s", self.environ.get("REMOTE_ADDR"), self.path, error)
+            self.close(error.code)
+            return None
+
+    def send(self, message: str | bytes | bytearray | memoryview, binary: bool | None = None) -> None:
+        """Send one message and wait until the kernel has taken it.
+
+        Args:
+            binary: ``None`` sends ``str`` as text and bytes as binary.
+
+        Raises:
+            WebSocketError: the connection has ended, or the peer did not read for ``send_timeout`` seconds.
+        """
+        text = isinstance(message, str) if binary is None else not binary
+        self.send_frame(message, TEXT if text else BINARY)
+
+    def send_frame(self, message: str | bytes | bytearray | memoryview, opcode: int) -> None:
+        """Send one frame with this opcode, and wait as `send` does."""
+        if self.closed or self.lost:
+            raise WebSocketError(MSG_ALREADY_CLOSED if self.closed else MSG_SOCKET_DEAD)
+        self.out.append(frame(opcode, message.encode() if isinstance(message, str) else bytes(message)))
+        self._flush_all()
+        if self.lost:
+            raise WebSocketError(MSG_SOCKET_DEAD)
+
+    def close(self, code: int = 1000, message: str | bytes = b"") -> None:
+        """Send a close frame with code and text, unless one was sent, and no more after it.
+
+        Raises:
+            ValueError: a code that may not be sent, or more than 123 bytes of text (RFC 6455 §5.5, §7.4).
+        """
+        if self.closed:
+            return
+        text = message.decode() if isinstance(message, bytes) else message
+        if not is_sendable(code) or len(text.encode()) > 123:
+            raise ValueError(f"close({code!r}, {text!r}): the code may not be sent, or the text is over 123 bytes")
+        self.closed = True
+        self.out.append(close_frame(code, text))
+        try:
+            self._flush_all()
+        except WebSocketError:
+            self.logger.debug("%s: close frame not sent", self.path)
+
+    def _wait_for_bytes(self) -> bool:
+        """Wait until bytes were received; ``False`` at the end of the stream."""
+        self._flush_all()
+        while True:
+            received = self.fill()
+            if received >= 0:
+                return received > 0
+            gevent_socket.wait_read(self.fileno())
+
+    def _flush_all(self) -> None:
+        while not self.flush():
+            try:
+                gevent_socket.wait_write(self.fileno(), timeout=self._send_timeout)
+            except (Timeout, TimeoutError):
+                self.lost = True
+                raise WebSocketError(MSG_SOCKET_DEAD) from None
