@@ -16,40 +16,22 @@ from typing import Any, Protocol
 
 from gevent.queue import SimpleQueue
 
+from .waiter import Waiter
 from .websock import Messages, Reason, encode
 from .websocket import WebSocket
 
-__all__ = ["Mailbox", "Owner", "Timer", "current", "enter", "leave"]
+__all__ = ["Mailbox", "Timer", "current", "enter", "leave"]
 
 
-class Owner(Protocol):
-    """What a mailbox asks of its connection. Each method may be called from any thread."""
+class HasMailbox(Protocol):
+    """A connection, as far as `current` needs to know it."""
 
     @property
     def mailbox(self) -> Mailbox:
         """Its mailbox, made when first asked for."""
 
-    @property
-    def websocket(self) -> WebSocket:
-        """Its WebSocket."""
 
-    def wake(self) -> None:
-        """Look into the mailbox soon."""
-
-    def push(self, frames: list[bytes]) -> bool:
-        """Write these frames; ``False`` if they came too late or were too many."""
-
-    def overflow(self) -> None:
-        """End: more was put in than may wait."""
-
-    def call_soon(self, function: Callable[..., object], *args: object) -> None:
-        """Call a function in the hub."""
-
-    def start_timer(self, seconds: float, function: Callable[[], object]) -> Any:
-        """Start a timer of the hub and return its watcher."""
-
-
-_owner: ContextVar[Owner] = ContextVar("websock_gevent.owner")
+_owner: ContextVar[HasMailbox] = ContextVar("websock_gevent.owner")
 
 
 def current() -> Mailbox:
@@ -67,12 +49,12 @@ def current() -> Mailbox:
         ) from None
 
 
-def enter(owner: Owner) -> Token[Owner]:
+def enter(owner: HasMailbox) -> Token[HasMailbox]:
     """Make a connection the one that `current` finds in this greenlet."""
     return _owner.set(owner)
 
 
-def leave(token: Token[Owner]) -> None:
+def leave(token: Token[HasMailbox]) -> None:
     """Take `enter` back."""
     _owner.reset(token)
 
@@ -81,15 +63,31 @@ class Mailbox:
     """Puts messages into one connection. Get it with `current`; hand it to whoever has something to say.
 
     Args:
-        owner: The connection.
-        limit: Messages that may wait (``max_mailbox``); one more ends the connection with 1008.
+        websocket: The connection's.
+        waiter: Wakes the connection, writes for it and keeps its timers.
+        limit: Messages that may wait (``max_mailbox``).
+        overflow: Called when one more comes; ends the connection with 1008.
     """
 
-    __slots__ = ("__weakref__", "_limit", "_monitors", "_owner", "_queue", "_reason", "_shut", "_timers", "_watched")
+    __slots__ = (
+        "__weakref__",
+        "_limit",
+        "_monitors",
+        "_overflow",
+        "_queue",
+        "_reason",
+        "_shut",
+        "_timers",
+        "_waiter",
+        "_watched",
+        "_websocket",
+    )
 
-    def __init__(self, owner: Owner, limit: int) -> None:
-        self._owner: Owner | None = owner
+    def __init__(self, websocket: WebSocket, waiter: Waiter, limit: int, overflow: Callable[[], None]) -> None:
+        self._websocket: WebSocket | None = websocket
+        self._waiter = waiter
         self._limit = limit
+        self._overflow = overflow
         self._queue: SimpleQueue[Any] = SimpleQueue()
         self._shut = False
         self._reason: Reason | None = None
@@ -98,8 +96,7 @@ class Mailbox:
         self._timers: set[Timer] = set()
 
     def __repr__(self) -> str:
-        owner = self._owner
-        return f"<Mailbox of {owner.websocket!r}>" if owner else f"<Mailbox, ended: {self._reason!r}>"
+        return f"<Mailbox, ended: {self._reason!r}>" if self._websocket is None else f"<Mailbox of {self._websocket!r}>"
 
     @property
     def closed(self) -> bool:
@@ -113,9 +110,9 @@ class Mailbox:
         Raises:
             RuntimeError: the connection has ended (inside ``terminate`` it has not).
         """
-        if self._owner is None:
+        if self._websocket is None:
             raise RuntimeError(f"this connection has ended: {self._reason!r}")
-        return self._owner.websocket
+        return self._websocket
 
     def send(self, message: object) -> bool:
         """Put a message in; ``handle_info`` gets it. From any greenlet and any OS thread; never blocks.
@@ -125,14 +122,13 @@ class Mailbox:
         Returns:
             ``False`` if the connection has ended, or ends because too many messages are waiting.
         """
-        owner = self._owner
-        if self._shut or owner is None:
+        if self._shut:
             return False
         if len(self._queue) >= self._limit:
-            owner.overflow()
+            self._overflow()
             return False
         self._queue.put_nowait(message)
-        owner.wake()
+        self._waiter.wake()
         return True
 
     def push(self, messages: Messages) -> bool:
@@ -148,8 +144,12 @@ class Mailbox:
             TypeError, ValueError: not something that can be sent; see `WebSock`.
         """
         frames = _shared(messages)
-        owner = self._owner
-        return not self._shut and owner is not None and owner.push(frames)
+        if self._shut:
+            return False
+        if not self._waiter.push(frames, self._limit):
+            self._overflow()
+            return False
+        return True
 
     def send_after(self, seconds: float, message: object) -> Timer:
         """Put a message in later. The timer dies with the connection; from any greenlet and any OS thread.
@@ -159,7 +159,7 @@ class Mailbox:
         """
         if not seconds >= 0:
             raise ValueError(f"send_after takes a number of seconds from 0 up, not {seconds!r}")
-        return Timer(self, self._owner, seconds, message)
+        return Timer(self, self._waiter, seconds, message)
 
     def monitor(self, other: Mailbox) -> None:
         """Have ``("down", other, reason)`` put in here when the other connection ends; at once if it has ended already."""
@@ -203,7 +203,7 @@ class Mailbox:
     def end(self, reason: Reason) -> None:
         """The connection is over: tell those who monitor it."""
         self._reason = reason
-        self._owner = None
+        self._websocket = None
         for other in self._watched:
             with suppress(ValueError):
                 other._monitors.remove(self)
@@ -225,21 +225,21 @@ class Mailbox:
 class Timer:
     """A message on its way into a mailbox; made by `Mailbox.send_after`."""
 
-    __slots__ = ("_done", "_mailbox", "_message", "_owner", "_watcher")
+    __slots__ = ("_done", "_mailbox", "_message", "_waiter", "_watcher")
 
-    def __init__(self, mailbox: Mailbox, owner: Owner | None, seconds: float, message: object) -> None:
+    def __init__(self, mailbox: Mailbox, waiter: Waiter, seconds: float, message: object) -> None:
         self._mailbox = mailbox
         self._message = message
-        self._owner = owner
+        self._waiter = waiter
         self._watcher: Any = None
-        self._done = owner is None
-        if owner is not None:
-            owner.call_soon(self._start, seconds)
+        self._done = mailbox.closed
+        if not self._done:
+            waiter.call_soon(self._start, seconds)
 
     def _start(self, seconds: float) -> None:
-        if not self._done and self._owner is not None and not self._mailbox.closed:
+        if not self._done and not self._mailbox.closed:
             self._mailbox._timers.add(self)
-            self._watcher = self._owner.start_timer(seconds, self._fire)
+            self._watcher = self._waiter.start_timer(seconds, self._fire)
 
     def _fire(self) -> None:
         message = self._message
@@ -255,8 +255,7 @@ class Timer:
         if self._done:
             return False
         self._done = True
-        if self._owner is not None:
-            self._owner.call_soon(self.stop)
+        self._waiter.call_soon(self.stop)
         return True
 
     def stop(self) -> None:

@@ -12,7 +12,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from werkzeug.exceptions import HTTPException, NotImplemented
+from werkzeug import exceptions
 from werkzeug.wrappers import Response
 
 from . import handshake, servers
@@ -90,7 +90,7 @@ class UpgradeResponse(Response):
         """
         options = self._plan[2]
         if not servers.can_hand_over(environ):
-            raise NotImplemented(_cannot(environ))
+            raise exceptions.NotImplemented(_cannot(environ))
         handshake.check(environ, options)
         for name, value in handshake.accept_headers(environ, options):
             self.headers[name] = value
@@ -101,7 +101,7 @@ class UpgradeResponse(Response):
         if not self._validated:
             try:
                 self.validate(environ)
-            except HTTPException as refusal:
+            except exceptions.HTTPException as refusal:
                 return refusal(environ, start_response)
         start_response(_STATUS, self.headers.to_wsgi_list())
         return _Life(self, environ, servers.take_over(environ, start_response))

@@ -13,6 +13,7 @@ Rules that keep it fast and right:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -49,6 +50,7 @@ class Waiter:
         "_hub",
         "_loop",
         "_parked",
+        "_pushed",
         "_reader",
         "_reading",
         "_remind_at",
@@ -70,6 +72,7 @@ class Waiter:
         self._greenlet: Any = None
         self._parked = self._resuming = self._flushing = self._reading = False
         self._websocket = websocket
+        self._pushed: list[list[bytes]] = []
         self._reader: Any = self._loop.io(websocket.fileno(), _READ)
         self._writer: Any = None
         self._send_timeout = send_timeout
@@ -106,13 +109,9 @@ class Waiter:
         self._loop.run_callback(self._resume)
         self.park()
 
-    def on_owner_thread(self) -> bool:
-        """Tell whether the caller runs in the thread of this connection's hub."""
-        return _get_ident() == self._thread
-
     def call_soon(self, function: Callable[..., object], *args: object) -> None:
         """Have the hub call a function; from any thread."""
-        if self.on_owner_thread():
+        if _get_ident() == self._thread:
             self._loop.run_callback(function, *args)
         else:
             self._loop.run_callback_threadsafe(function, *args)
@@ -151,6 +150,33 @@ class Waiter:
             self._writer = self._loop.io(self._websocket.fileno(), _WRITE)
             self._writer.start(self._on_writable)
             self.remind(self._send_timeout)
+
+    def push(self, frames: list[bytes], limit: int) -> bool:
+        """Write frames behind those that wait, at once if none do; from any greenlet and any thread.
+
+        Returns:
+            ``False`` if more than ``limit`` frames would wait; none of these is written then.
+        """
+        if _get_ident() != self._thread:
+            if len(self._pushed) >= limit:
+                return False
+            self._pushed.append(frames)
+            self._loop.run_callback_threadsafe(self._push_next)
+            return True
+        out = self._websocket.out
+        if len(out) + len(frames) > limit:
+            return False
+        idle = not out
+        out += frames
+        if idle:
+            self.flush()
+        return True
+
+    def _push_next(self) -> None:
+        """Write what another thread has pushed. It was counted there, so that a busy hub cannot pile it up."""
+        frames = self._pushed.pop(0)
+        if self._reader is not None and not self._websocket.closed:
+            self.push(frames, sys.maxsize)
 
     def flush_soon(self) -> None:
         """Send what is waiting as soon as the running greenlet gives way."""

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["WebSocket"]
 
-#: Bytes asked of the kernel at a time: a 64 KiB message with its header comes in one call.
-RECEIVE_SIZE = 1 << 17
+#: Bytes asked of the kernel at a time: little at first, since Python allocates what is asked for; more and more while a
+#: large message is coming.
+RECEIVE_LEAST, RECEIVE_MOST = 1 << 13, 1 << 18
 #: Frames are joined up to this many bytes for one ``send``; a longer one is sent without being copied again.
 SEND_SIZE = 1 << 16
 
@@ -62,6 +63,7 @@ class WebSocket(GeventWebSocket):
         "_receive",
         "_send",
         "_send_timeout",
+        "_size",
         "_socket",
         "_subprotocol",
         "close_code",
@@ -99,6 +101,7 @@ class WebSocket(GeventWebSocket):
         else:
             sock.settimeout(0)
         self._receive = raw.recv
+        self._size = RECEIVE_LEAST
         self._send = raw.send
         #: Counts bytes that TLS has decrypted but not handed out; the kernel cannot tell of them. ``None`` without TLS.
         self.pending = getattr(sock, "pending", None)
@@ -131,18 +134,23 @@ class WebSocket(GeventWebSocket):
     def fill(self) -> int:
         """Receive once and feed the reader. Return how many bytes came; 0 at the end of the stream, -1 if none are there."""
         try:
-            data = self._receive(RECEIVE_SIZE)
+            data = self._receive(self._size)
         except _WOULD_BLOCK:
             return -1
         except OSError:
             return 0
+        received = len(data)
+        if received == self._size:
+            self._size = min(received * 4, RECEIVE_MOST)
+        elif received < RECEIVE_LEAST:
+            self._size = RECEIVE_LEAST
         self.reader.feed(data)
-        return len(data)
+        return received
 
     def discard(self) -> int:
         """Receive once and forget it. Returns what `fill` does."""
         try:
-            return len(self._receive(RECEIVE_SIZE))
+            return len(self._receive(RECEIVE_MOST))
         except _WOULD_BLOCK:
             return -1
         except OSError:
