@@ -26,7 +26,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response as HandshakeResponse
 from websockets.uri import parse_uri
-from werkzeug.wrappers import Response
+from werkzeug.datastructures import Headers
+from werkzeug.test import EnvironBuilder, TestResponse
 
 from .errors import ConnectionClosed
 
@@ -42,11 +43,11 @@ class Refused(Exception):
     """The application answered with something other than 101.
 
     Attributes:
-        response: What it answered: a Werkzeug response with ``status_code``, ``headers`` and ``text``.
+        response: What it answered, as Flask's test client gives it: ``status_code``, ``headers``, ``text``, ``json``.
     """
 
-    def __init__(self, response: Response) -> None:
-        super().__init__(f"{response.status}: {response.get_data(as_text=True)[:500]}")
+    def __init__(self, response: TestResponse) -> None:
+        super().__init__(f"{response.status}: {response.text[:500]}")
         self.response = response
 
 
@@ -104,6 +105,7 @@ class Client:
         self.socket = sock
         self.headers: Any = {}
         self._server = server
+        self._path = path
         self._timeout = timeout
         offer: Any = list(subprotocols) or None
         self._protocol = ClientProtocol(parse_uri(f"ws://localhost{path}"), subprotocols=offer, max_size=None)
@@ -130,13 +132,15 @@ class Client:
 
     @property
     def close_code(self) -> int | None:
-        """The application's close code: 1005 if its frame had none, 1006 if none came, ``None`` while it is open."""
-        return self._protocol.close_code
+        """The application's close code: 1005 if its frame had none, 1006 if it ended without one, ``None`` before."""
+        closed = self._protocol.close_rcvd
+        return closed.code if closed is not None else 1006 if self._ended else None
 
     @property
-    def close_text(self) -> str | None:
-        """The application's close text; ``None`` while it is open."""
-        return self._protocol.close_reason
+    def close_text(self) -> str:
+        """The application's close text; empty if it gave none, or has not closed."""
+        closed = self._protocol.close_rcvd
+        return closed.reason if closed is not None else ""
 
     def open(self, headers: Mapping[str, str]) -> None:
         """Do the handshake; `connect` has called it."""
@@ -149,13 +153,16 @@ class Client:
         self._pump_until(lambda: self._answer is not None or self._protocol.handshake_exc is not None, self._timeout)
         failure = self._protocol.handshake_exc
         if isinstance(failure, InvalidStatus):
-            answer = failure.response
-            status = f"{answer.status_code} {answer.reason_phrase}"
-            raise Refused(Response(bytes(answer.body or b""), status, list(answer.headers.raw_items())))
+            raise Refused(self._refusal(failure.response))
         if failure is not None:
             raise failure
         assert self._answer is not None
         self.headers = self._answer.headers
+
+    def _refusal(self, answer: HandshakeResponse) -> TestResponse:
+        status = f"{answer.status_code} {answer.reason_phrase}"
+        request = EnvironBuilder(self._path).get_request()
+        return TestResponse([bytes(answer.body or b"")], status, Headers(answer.headers.raw_items()), request)
 
     def send(self, message: str | bytes) -> None:
         """Send one message: ``str`` as text, ``bytes`` as binary.
@@ -164,8 +171,8 @@ class Client:
             ConnectionClosed: the application has closed.
         """
         self._flush()
-        if self._protocol.close_code is not None:
-            raise ConnectionClosed(self.close_code, self.close_text or "")
+        if self.close_code is not None:
+            raise ConnectionClosed(self.close_code, self.close_text)
         if isinstance(message, str):
             self._protocol.send_text(message.encode())
         else:
@@ -185,7 +192,7 @@ class Client:
         self._pump_until(lambda: bool(self._received) or self._ended, self._timeout if timeout is None else timeout)
         if self._received:
             return self._received.popleft()
-        raise ConnectionClosed(self.close_code, self.close_text or "")
+        raise ConnectionClosed(self.close_code, self.close_text)
 
     def ping(self, payload: bytes = b"", timeout: float | None = None) -> None:
         """Send a ping and wait for its pong.
@@ -198,7 +205,7 @@ class Client:
         self._protocol.send_ping(payload)
         self._pump_until(lambda: payload in self._pongs or self._ended, self._timeout if timeout is None else timeout)
         if payload not in self._pongs:
-            raise ConnectionClosed(self.close_code, self.close_text or "")
+            raise ConnectionClosed(self.close_code, self.close_text)
 
     def close(self, code: int = 1000, text: str = "") -> None:
         """Close, and wait until the application's handler has ended. Does nothing to what is closed already.
