@@ -1,4 +1,4 @@
-"""The end of a connection, whatever its cause: close frame, what ``terminate`` gets, and that it is called exactly once.
+"""The end of a connection, whatever its cause: close frame, what ``terminate`` gets, that it is called exactly once.
 
 Each row of the contract's tables "stop reason" and "the end" is a test here.
 """
@@ -288,9 +288,7 @@ VIOLATIONS = [
 
 
 @pytest.mark.parametrize(("name", "sent", "code", "clause"), VIOLATIONS, ids=[row[0] for row in VIOLATIONS])
-def test_protocol_violation(
-    name: str, sent: bytes, code: int, clause: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_protocol_violation(name: str, sent: bytes, code: int, clause: str, caplog: pytest.LogCaptureFixture) -> None:
     handler = Diary()
     client = open_client(handler, max_message_size=1000)
     client.socket.sendall(text("before") + sent + text("behind"))

@@ -64,7 +64,9 @@ def test_a_conversation(app: Flask) -> None:
 
 
 def test_headers_of_the_request(app: Flask) -> None:
-    with connect(app, "/ws", headers={"Cookie": "a=1", "Host": "example.com", "Origin": "http://example.com"}) as client:
+    with connect(
+        app, "/ws", headers={"Cookie": "a=1", "Host": "example.com", "Origin": "http://example.com"}
+    ) as client:
         client.send("cookie")
         assert client.receive() == "a=1"
     with connect(app, "/ws", headers=[("Cookie", "a=1; b=2")]) as client:

@@ -51,7 +51,9 @@ REFUSALS = [
 
 @pytest.mark.parametrize("early", [True, False], ids=["early", "late"])
 @pytest.mark.parametrize(("name", "headers", "status", "part"), REFUSALS, ids=[row[0] for row in REFUSALS])
-def test_refusals_over_a_raw_socket(name: str, headers: dict[str, str], status: bytes, part: bytes, early: bool) -> None:
+def test_refusals_over_a_raw_socket(
+    name: str, headers: dict[str, str], status: bytes, part: bytes, early: bool
+) -> None:
     handler = Diary()
     sock, server = raw_connection(application(handler, early_validate_upgrade=early))
     sock.sendall(handshake(**headers))

@@ -1,4 +1,4 @@
-"""The `WebSocket` by itself: code written for gevent-websocket finds what it knows, and the parts below that never block.
+"""The `WebSocket` by itself: code written for gevent-websocket finds what it knows, and what never blocks.
 
 A real socket pair; the other end speaks through the ``websockets`` library's frames.
 """

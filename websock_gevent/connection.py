@@ -1,9 +1,9 @@
 """The life of one connection: what may happen to it, in which order, and how it ends.
 
-Owns the phases and the callbacks. `Connection.step` does all there is to do now and returns; `Connection.run` is the driver
-that lends it one greenlet for good and waits in between (`waiter`). Every end, whatever its cause, goes through
-`Connection._end`: messages, close frame, ``terminate``, closing handshake (`goodbye`). Refuses to know frames on the wire
-(`websocket`), results (`websock.interpret`), servers and frameworks.
+Owns the phases and the callbacks. `Connection.step` does all there is to do now and returns; `Connection.run` is the
+driver that lends it one greenlet for good and waits in between (`waiter`). Every end, whatever its cause, goes
+through `Connection._end`: messages, close frame, ``terminate``, closing handshake (`goodbye`). Refuses to know frames
+on the wire (`websocket`), results (`websock.interpret`), servers and frameworks.
 """
 
 from __future__ import annotations

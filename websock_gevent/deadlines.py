@@ -1,8 +1,9 @@
 """When a connection pings, gives up on a silent peer, or stops waiting for a goodbye.
 
-Owns the times and the decision what is due. Deadlines are recorded, not armed: a received message costs one look at the
-clock, and the waiter's one timer, when it fires, finds out whether anything has come meanwhile. Pings are sent from the hub,
-so they go on while a callback blocks. Refuses to know what is done about a deadline: it raises an alarm.
+Owns the times and the decision what is due. Deadlines are recorded, not armed: a received message costs one look at
+the clock, and the waiter's one timer, when it fires, finds out whether anything has come meanwhile. Pings are sent
+from the hub, so they go on while a callback blocks. Refuses to know what is done about a deadline: it raises an
+alarm.
 """
 
 from __future__ import annotations

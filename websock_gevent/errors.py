@@ -1,8 +1,8 @@
 """Every exception of the library, each carrying its answer.
 
-Owns: what a failed connection tells its peer (a close code, RFC 6455 §7.4) and what a refused upgrade tells its client
-(an HTTP status). The classes stand on gevent-websocket's, so that ``except WebSocketError`` in code written for it still
-catches them; that base is an ``OSError``. Knows nothing of sockets, frames or handlers.
+Owns: what a failed connection tells its peer (a close code, RFC 6455 §7.4) and what a refused upgrade tells its
+client (an HTTP status). The classes stand on gevent-websocket's, so that ``except WebSocketError`` in code written
+for it still catches them; that base is an ``OSError``. Knows nothing of sockets, frames or handlers.
 
     WebSocketError (gevent-websocket)
     ├── ConnectionClosed    the connection has ended; carries the peer's close code and text

@@ -1,7 +1,8 @@
-"""Flask: one decorator for a WebSocket route, and errors that say what to do. A leaf: nothing of the library imports it.
+"""Flask: one decorator for a WebSocket route, and errors that say what to do. A leaf: nothing of the library imports
+it.
 
-Werkzeug answers 400 without a word when a WebSocket request meets an ordinary rule, or a plain one meets a rule made with
-``websocket=True``. `install` turns the first into a 400 that explains itself, the second into a 426.
+Werkzeug answers 400 without a word when a WebSocket request meets an ordinary rule, or a plain one meets a rule made
+with ``websocket=True``. `install` turns the first into a 400 that explains itself, the second into a 426.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ def _explain(error: WebsocketMismatch) -> ResponseReturnValue:
     refusal: HTTPException = UpgradeRequired()
     if is_upgrade(request.environ):
         refusal = BadRequest(
-            f"{request.path} is not a WebSocket route. Register its view with @websock_gevent.flask.websocket(app, rule) "
-            "or @app.route(rule, websocket=True)."
+            f"{request.path} is not a WebSocket route. Register its view with "
+            "@websock_gevent.flask.websocket(app, rule) or @app.route(rule, websocket=True)."
         )
     answer: ResponseReturnValue = current_app.handle_user_exception(refusal)
     return answer

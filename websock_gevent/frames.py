@@ -1,15 +1,16 @@
 """RFC 6455 §5: what one frame looks like on the wire. Pure: bytes in, bytes out.
 
-Owns opcodes, close codes, the encoding of a server's frames and of a close frame's payload, and masking. Refuses to know
-how frames make up messages (``messages``) and where the bytes come from. A server's frames are never masked (§5.1) and,
-by our choice, never fragmented, so encoding one is a header of two, four or ten bytes in front of the payload.
+Owns opcodes, close codes, the encoding of a server's frames and of a close frame's payload, and masking. Refuses to
+know how frames make up messages (``messages``) and where the bytes come from. A server's frames are never masked
+(§5.1) and, by our choice, never fragmented, so encoding one is a header of two, four or ten bytes in front of the
+payload.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
 from struct import Struct
-from typing import Final, Union
+from typing import Final
 
 from .errors import ProtocolError
 
@@ -51,7 +52,7 @@ PONG: Final = 10
 #: Payload bytes that a control frame may carry at most (§5.5).
 MAX_CONTROL: Final = 125
 
-Payload = Union[bytes, bytearray]
+Payload = bytes | bytearray
 
 _LENGTH_16 = Struct("!BBH").pack
 _LENGTH_64 = Struct("!BBQ").pack

@@ -1,8 +1,9 @@
 """The rest of the way behind our close frame: RFC 6455 §7.1.1 and §7.1.4.
 
-Owns two waits with one fixed deadline each: for the peer's close frame, and then, our side of the stream being closed, for
-the peer to close its own. What comes meanwhile is dropped. Closing a socket with unread input instead would make the kernel
-send RST, which can overtake our close frame, and the browser would report 1006. No callback runs any more.
+Owns two waits with one fixed deadline each: for the peer's close frame, and then, our side of the stream being
+closed, for the peer to close its own. What comes meanwhile is dropped. Closing a socket with unread input instead
+would make the kernel send RST, which can overtake our close frame, and the browser would report 1006. No callback
+runs any more.
 """
 
 from __future__ import annotations

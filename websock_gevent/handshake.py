@@ -1,7 +1,7 @@
 """RFC 6455 §4.2: is this request a WebSocket handshake that we accept, and what answers it? Pure: an environ goes in.
 
-Owns the checks in their order, the origin rule (§10.2), the choice of a subprotocol, and the text of each refusal, which is
-a Werkzeug HTTP exception and so a WSGI response. Refuses to know servers, sockets and frameworks.
+Owns the checks in their order, the origin rule (§10.2), the choice of a subprotocol, and the text of each refusal,
+which is a Werkzeug HTTP exception and so a WSGI response. Refuses to know servers, sockets and frameworks.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def _is_allowed(origin: str, environ: WSGIEnvironment, options: Options) -> bool
     if found is None:
         return False  # "null" (a sandboxed page or a file), or no origin at all
     if options.origins is None:
-        # Behind a proxy that ends TLS our scheme differs from the page's; so only the hosts are compared, a missing port
-        # being the one of the page's scheme.
+        # Behind a proxy that ends TLS our scheme differs from the page's; so only the hosts are compared, a missing
+        # port being the one of the page's scheme.
         own = _split(f"{found.scheme}://{environ['HTTP_HOST']}")
         return own is not None and (own.hostname, _port(own)) == (found.hostname, _port(found))
     return any(_matches(found, urlsplit(allowed)) for allowed in options.origins)

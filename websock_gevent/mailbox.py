@@ -1,9 +1,9 @@
 """Elixir's process, as far as a WebSocket needs one: a mailbox that feeds ``handle_info``, timers, monitors, `current`.
 
-Owns who may put something in, how much may wait, and who is told of a connection's end. Refuses to know sockets and frames
-on the wire: it asks its owner, the connection, to wake up or to write. A ``gevent.queue`` holds the messages; since
-only the owner takes from it, and never blocks on it, putting is safe from any thread, and the wake-up is ours (gevent's own
-would not reach a hub in another thread).
+Owns who may put something in, how much may wait, and who is told of a connection's end. Refuses to know sockets and
+frames on the wire: it asks its owner, the connection, to wake up or to write. A ``gevent.queue`` holds the messages;
+since only the owner takes from it, and never blocks on it, putting is safe from any thread, and the wake-up is ours
+(gevent's own would not reach a hub in another thread).
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Mailbox:
         return Timer(self, self._waiter, seconds, message)
 
     def monitor(self, other: Mailbox) -> None:
-        """Have ``("down", other, reason)`` put in here when the other connection ends; at once if it has ended already."""
+        """Have ``("down", other, reason)`` put in here when the other connection ends; at once if it has ended."""
         self._watched.append(other)
         other._monitors.append(self)
         if other._reason is not None:

@@ -1,10 +1,10 @@
 """RFC 6455 §5.2–§5.7: the bytes a client sends become messages and control frames. Pure and incremental.
 
-`MessageReader` is fed whatever the socket gave and hands out one complete item at a time, so that whoever reads decides
-how much is handled before others get their turn. Everything that can be refused is refused as early as the bytes allow:
-bits, opcode, mask and length class from a frame's first two bytes, sizes from its header, text at its first bad byte.
-Nothing is allocated by a declared length: a payload that is not there yet is unmasked and appended piece by piece, and a
-message costs its payload, however many fragments it comes in.
+`MessageReader` is fed whatever the socket gave and hands out one complete item at a time, so that whoever reads
+decides how much is handled before others get their turn. Everything that can be refused is refused as early as the
+bytes allow: bits, opcode, mask and length class from a frame's first two bytes, sizes from its header, text at its
+first bad byte. Nothing is allocated by a declared length: a payload that is not there yet is unmasked and appended
+piece by piece, and a message costs its payload, however many fragments it comes in.
 
 Refuses to know sockets, handlers, and what is answered to an item.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 from codecs import IncrementalDecoder, getincrementaldecoder
 from io import StringIO
 from struct import Struct
-from typing import Union
 
 from .errors import MessageTooBig, ProtocolError
 from .frames import BINARY, CLOSE, CONTINUATION, MAX_CONTROL, PING, PONG, TEXT, apply_mask
@@ -22,7 +21,7 @@ from .frames import BINARY, CLOSE, CONTINUATION, MAX_CONTROL, PING, PONG, TEXT, 
 __all__ = ["Item", "MessageReader"]
 
 #: An opcode with its payload: ``str`` for TEXT, ``bytes`` for BINARY, PING, PONG and CLOSE.
-Item = tuple[int, Union[str, bytes]]
+Item = tuple[int, str | bytes]
 
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 _LENGTH_16 = Struct("!H").unpack_from
@@ -80,7 +79,8 @@ class MessageReader:
     def feed(self, data: bytes) -> None:
         """Add received bytes. Take what is complete with `next_item` before feeding more.
 
-        What is left of earlier bytes is then one incomplete header or control frame, so joining them costs next to nothing.
+        What is left of earlier bytes is then one incomplete header or control frame, so joining them costs next to
+        nothing.
         """
         if self._pos < len(self._data):
             data = self._data[self._pos :] + data

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 __all__ = ["Options", "Origins"]
 
 #: ``None`` for the request's own host, ``"*"`` for any, or a list of ``scheme://host[:port]``.
-Origins = Union[None, Literal["*"], Sequence[str]]
+Origins = Literal["*"] | Sequence[str] | None
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\*\.)?([^\s/:?#@*\[\]]+|\[[0-9a-f:.]+\])(:\d{1,5})?")  # RFC 6454 §6.2

@@ -1,21 +1,21 @@
 """Where each WSGI server keeps the socket, the bytes it has read ahead, and how it is told to end quietly.
 
-The only module that knows servers; none is imported that is not running. A server is recognised by what it put into the
-environ. Taking a socket over means: the bytes behind the request are ours, the server writes nothing any more (neither head
-nor body nor a next response), and its access log still gets the 101 with the connection's duration.
+The only module that knows servers; none is imported that is not running. A server is recognised by what it put into
+the environ. Taking a socket over means: the bytes behind the request are ours, the server writes nothing any more
+(neither head nor body nor a next response), and its access log still gets the 101 with the connection's duration.
 
 Facts, checked against gunicorn 23.0 and 27.0 and gevent 26.9:
 
-===================  =====================================  ==================================  ============================
-server               socket                                 bytes read ahead                    told to end by
-===================  =====================================  ==================================  ============================
-gunicorn ``gevent``  ``environ["gunicorn.socket"]``         the request's ``unreader.buf``      ``Response.force_close()``
-gevent.pywsgi        ``environ["wsgi.input"].raw._sock``    the ``BufferedReader`` itself       ``handler.close_connection``
-===================  =====================================  ==================================  ============================
+===================  ===================================  ==============================  ============================
+server               socket                               bytes read ahead                told to end by
+===================  ===================================  ==============================  ============================
+gunicorn ``gevent``  ``environ["gunicorn.socket"]``       the request's ``unreader.buf``  ``Response.force_close()``
+gevent.pywsgi        ``environ["wsgi.input"].raw._sock``  the ``BufferedReader`` itself   ``handler.close_connection``
+===================  ===================================  ==============================  ============================
 
-The second half of the last two columns hangs on ``start_response.__self__``, which a middleware may have wrapped. Then the
-socket is shut down and the read side emptied, and the server, which believes the head is still to be sent, meets a broken
-pipe that it takes for a client that left.
+The second half of the last two columns hangs on ``start_response.__self__``, which a middleware may have wrapped.
+Then the socket is shut down and the read side emptied, and the server, which believes the head is still to be sent,
+meets a broken pipe that it takes for a client that left.
 """
 
 from __future__ import annotations

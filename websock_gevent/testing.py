@@ -1,8 +1,9 @@
 """Test a WebSocket view in process: no port, no server to start, no network. A leaf: nothing of the library imports it.
 
-`connect` runs any WSGI application over one end of a socket pair, served for real by ``gevent.pywsgi``, and gives a small
-blocking client at the other end. The client is built on the ``websockets`` library's protocol, so that this library's codec is
-tested against another one. The process need not be monkey-patched: while the client waits, the application runs. ::
+`connect` runs any WSGI application over one end of a socket pair, served for real by ``gevent.pywsgi``, and gives a
+small blocking client at the other end. The client is built on the ``websockets`` library's protocol, so that this
+library's codec is tested against another one. The process need not be monkey-patched: while the client waits, the
+application runs. ::
 
     def test_echo(app):                                  # Flask's usual fixture
         with connect(app, "/echo") as client:

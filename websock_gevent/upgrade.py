@@ -1,9 +1,9 @@
 """`upgrade`: the answer of a view that becomes a WebSocket, and the moment when it does.
 
-Owns the response object, its head on the wire, and the order of the hand-over: the view returns, the framework's hooks run on
-an ordinary response, its contexts are torn down, the server asks for the first piece of the body, and only then the 101 is
-sent and the handler's life begins. Refuses to know what the server looks like (`servers`) and what the handshake means
-(`handshake`).
+Owns the response object, its head on the wire, and the order of the hand-over: the view returns, the framework's
+hooks run on an ordinary response, its contexts are torn down, the server asks for the first piece of the body, and
+only then the 101 is sent and the handler's life begins. Refuses to know what the server looks like (`servers`) and
+what the handshake means (`handshake`).
 """
 
 from __future__ import annotations
@@ -122,14 +122,14 @@ class UpgradeResponse(Response):
         return Connection(websocket, handler, state, options)
 
     def _head(self) -> bytes:
-        """The same bytes on every server: HTTP/1.1, one ``Connection`` header, nothing about a body (RFC 6455 §4.2.2)."""
+        """The same bytes on every server: HTTP/1.1, one ``Connection``, nothing about a body (RFC 6455 §4.2.2)."""
         lines = [f"HTTP/1.1 {_STATUS}", "Upgrade: websocket", "Connection: Upgrade"]
         lines += [f"{name}: {value}" for name, value in self.headers if name.lower() not in _NOT_OURS]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 class _Life:
-    """The response's body, as the server sees it: asked for its first piece, it lives the whole WebSocket, and is empty."""
+    """The response's body, as the server sees it: asked for its first piece, it lives the WebSocket, and is empty."""
 
     def __init__(self, response: UpgradeResponse, environ: WSGIEnvironment, hand_over: servers.HandOver) -> None:
         self._response: UpgradeResponse | None = response
@@ -179,7 +179,7 @@ def _check_handler(handler: object) -> None:
 
 
 def _framework_class() -> type[Response]:
-    """Flask re-makes a response that is not of its application's own class, which would run this one inside the view."""
+    """Flask re-makes a response that is not of its application's own class, which would run ours inside the view."""
     flask = sys.modules.get("flask")
     if flask is not None and flask.has_app_context():
         found: type[Response] = flask.current_app.response_class

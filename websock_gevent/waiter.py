@@ -1,13 +1,15 @@
 """Where a connection's greenlet waits: for its socket, for a wake-up, and for the hub to send what is left.
 
-Owns the io watchers, the parked greenlet and the one timer of a connection. Refuses to know why anybody is woken: it calls
-back. The greenlet is switched to straight from the watcher's callback; there is no queue and no second greenlet in between.
+Owns the io watchers, the parked greenlet and the one timer of a connection. Refuses to know why anybody is woken: it
+calls back. The greenlet is switched to straight from the watcher's callback; there is no queue and no second greenlet
+in between.
 
 Rules that keep it fast and right:
-- The read watcher stays started while its greenlet works, and is stopped when it fires for one that is not parked (it is
-  level-triggered and would spin). Most messages so cost no change of the watcher at all.
-- ``_parked`` is cleared by whoever resumes, so two wake-ups cannot switch twice, and a greenlet that is blocked elsewhere (in
-  a handler) is never resumed from here. A wake-up without reason does no harm: whoever waits looks for work and parks again.
+- The read watcher stays started while its greenlet works, and is stopped when it fires for one that is not parked (it
+  is level-triggered and would spin). Most messages so cost no change of the watcher at all.
+- ``_parked`` is cleared by whoever resumes, so two wake-ups cannot switch twice, and a greenlet that is blocked
+  elsewhere (in a handler) is never resumed from here. A wake-up without reason does no harm: whoever waits looks for
+  work and parks again.
 - While output is waiting for the peer to read, nothing is received: a slow reader holds back its own requests.
 """
 

@@ -1,16 +1,16 @@
 """The contract: what an application writes, and the one place that interprets what its callbacks return.
 
-Owns `WebSock`, the types of results, messages and reasons, and `interpret`, which turns a result into frames to send, the
-new state and, perhaps, a stop. Refuses to know connections, sockets and servers.
+Owns `WebSock`, the types of results, messages and reasons, and `interpret`, which turns a result into frames to send,
+the new state and, perhaps, a stop. Refuses to know connections, sockets and servers.
 
-Source: WebSock 0.5.3 ("Plug for WebSockets" of the Elixir world), in Python's spelling: atoms are strings, keyword lists
-are arguments.
+Source: WebSock 0.5.3 ("Plug for WebSockets" of the Elixir world), in Python's spelling: atoms are strings, keyword
+lists are arguments.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, Union
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from .frames import BINARY, MAX_CONTROL, PING, PONG, TEXT, frame, is_sendable
 
@@ -31,35 +31,27 @@ __all__ = [
 logger = logging.getLogger("websock_gevent")
 
 S = TypeVar("S")
-T = TypeVar("T")
 
-Data = Union[bytes, bytearray, memoryview]
+Data = bytes | bytearray | memoryview
 #: What can be sent: ``str`` is a text message, bytes are a binary one, a tuple names its opcode.
-Message = Union[
-    str,
-    Data,
-    tuple[Literal["text"], str],
-    tuple[Literal["binary"], Data],
-    tuple[Literal["ping"], Data],
-    tuple[Literal["pong"], Data],
-]
+Message = str | Data | tuple[Literal["text"], str] | tuple[Literal["binary", "ping", "pong"], Data]
 #: One message or a list of them, sent in order.
-Messages = Union[Message, list[Message], list[str], list[bytes]]
+Messages = Message | list[Message] | list[str] | list[bytes]
 #: A received ping or pong, as `WebSock.handle_control` gets it.
 Control = tuple[Literal["ping", "pong"], bytes]
 #: A close code, alone or with a text of up to 123 bytes of UTF-8.
-Close = Union[int, tuple[int, Union[str, None]]]
+Close = int | tuple[int, str | None]
 #: Why a connection ended, as `WebSock.terminate` gets it.
-Reason = Union[Literal["normal", "remote", "timeout", "shutdown"], tuple[Literal["error"], object]]
+Reason = Literal["normal", "remote", "timeout", "shutdown"] | tuple[Literal["error"], object]
 #: What a callback returns.
-Result = Union[
-    tuple[Literal["ok"], S],
-    tuple[Literal["push"], Messages, S],
-    tuple[Literal["reply"], object, Messages, S],
-    tuple[Literal["stop"], object, S],
-    tuple[Literal["stop"], object, Close, S],
-    tuple[Literal["stop"], object, Close, Messages, S],
-]
+Result = (
+    tuple[Literal["ok"], S]
+    | tuple[Literal["push"], Messages, S]
+    | tuple[Literal["reply"], object, Messages, S]
+    | tuple[Literal["stop"], object, S]
+    | tuple[Literal["stop"], object, Close, S]
+    | tuple[Literal["stop"], object, Close, Messages, S]
+)
 
 
 class Stop(NamedTuple):
@@ -85,16 +77,16 @@ class WebSock(Generic[S]):
         ("stop", reason, close, state)                close with a code, or (code, text)
         ("stop", reason, close, messages, state)      send, then close
 
-    ``messages`` is one message or a list of them: ``str`` is text, ``bytes`` are binary, ``("ping", b"...")`` is a ping.
-    ``reason`` is ``"normal"`` (code 1000), ``("shutdown", "restart")`` (1012), ``("shutdown", "disconnected")`` (1000), or
-    anything else (1011), which `terminate` gets as ``("error", reason)``. An exception, or a result that is none of
-    these, is logged and closes with 1011.
+    ``messages`` is one message or a list of them: ``str`` is text, ``bytes`` are binary, ``("ping", b"...")`` is a
+    ping. ``reason`` is ``"normal"`` (code 1000), ``("shutdown", "restart")`` (1012), ``("shutdown", "disconnected")``
+    (1000), or anything else (1011), which `terminate` gets as ``("error", reason)``. An exception, or a result that
+    is none of these, is logged and closes with 1011.
 
     No need to inherit: any object with these callables will do, an instance or a module, too.
     """
 
     def init(self, state: S) -> Result[S]:
-        """Begin. Called once, when the 101 is on the wire; what it pushes leaves before any received frame is handled."""
+        """Begin. Called once, when the 101 is on the wire; what it pushes leaves before anything received is handled."""
         return "ok", state
 
     def handle_in(self, message: str | bytes, state: S) -> Result[S]:

@@ -1,11 +1,11 @@
 """The gevent-websocket `WebSocket` with our engine: one socket, one message reader, one list of frames to send.
 
-Owns the socket's bytes in both directions and the peer's close code. Two ways to use it: the connection calls the parts that
-never block (`fill`, `write`, `flush`) and waits elsewhere; code written for gevent-websocket calls `receive`, `send` and
-`close`, which block the calling greenlet. Refuses to know handlers, mailboxes and servers.
+Owns the socket's bytes in both directions and the peer's close code. Two ways to use it: the connection calls the
+parts that never block (`fill`, `write`, `flush`) and waits elsewhere; code written for gevent-websocket calls
+`receive`, `send` and `close`, which block the calling greenlet. Refuses to know handlers, mailboxes and servers.
 
-It *is a* ``geventwebsocket.websocket.WebSocket``, so that such code and its ``except WebSocketError`` keep working; of that
-class only the name and the attributes are left (the README says what was replaced, and why).
+It *is a* ``geventwebsocket.websocket.WebSocket``, so that such code and its ``except WebSocketError`` keep working;
+of that class only the name and the attributes are left (the README says what was replaced, and why).
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class WebSocket(GeventWebSocket):
     # The parts that never block.
 
     def fill(self) -> int:
-        """Receive once and feed the reader. Return how many bytes came; 0 at the end of the stream, -1 if none are there."""
+        """Receive once and feed the reader. Return how many bytes came; 0 at the stream's end, -1 if none are there."""
         try:
             data = self._receive(self._size)
         except _WOULD_BLOCK:
@@ -170,7 +170,7 @@ class WebSocket(GeventWebSocket):
                 self.close_code, self.close_text = parse_close(payload, self.reader.errors)
 
     def close_reply(self) -> int:
-        """Return the code that answers the peer's close frame: its own, 1000 if it had none, 1002 if it is not valid."""
+        """Return the code that answers the peer's close frame: its own, 1000 if it had none, 1002 if invalid."""
         code = self.close_code
         return 1000 if code is None else code if is_sendable(code) else 1002
 
