@@ -86,7 +86,7 @@ class WebSock(Generic[S]):
     """
 
     def init(self, state: S) -> Result[S]:
-        """Begin. Called once, when the 101 is on the wire; what it pushes leaves before anything received is handled."""
+        """Begin. Called once, when the 101 is on the wire; what it pushes leaves before received frames are handled."""
         return "ok", state
 
     def handle_in(self, message: str | bytes, state: S) -> Result[S]:
