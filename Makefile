@@ -1,0 +1,28 @@
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: test check format autobahn autobahn-fast bench clean
+
+test: check           # everything that the gate runs
+	tests/setup && $(BIN)/pytest && $(MAKE) autobahn-fast
+
+check: .venv/ready    # style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: .venv/ready
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+autobahn: .venv/ready # sections 1-7, 9 and 10 of the conformance suite; a few minutes
+	$(BIN)/python tests/autobahn/suite --write tests/autobahn/RESULTS.txt
+
+autobahn-fast: .venv/ready
+	$(BIN)/python tests/autobahn/suite --fast
+
+bench: .venv/ready    # echo against peers; about a quarter of an hour
+	$(BIN)/pip install -q flask-sock picows uvloop && $(BIN)/python benchmarks/echo.py
+
+clean:
+	rm -rf .venv .cache build dist *.egg-info tests/node/node_modules tests/autobahn/venv-*
+
+.venv/ready: setup.cfg
+	$(PYTHON) -m venv .venv && $(BIN)/pip install -q -e '.[dev]' && touch $@
