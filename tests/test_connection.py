@@ -213,6 +213,20 @@ def test_a_ping_passes_a_blocked_callback() -> None:
     server.join(DEADLINE)
 
 
+def test_pings_go_on_while_a_callback_blocks_longer_than_the_timeout() -> None:
+    handler = Blocking()
+    sock, server = raw_connection(application(handler, ping_interval=0.02, timeout=0.05))
+    sock.sendall(handshake() + text("block"))
+    read_head(sock)
+    pings = b""
+    while len(pings) < 6 * 10:
+        pings += sock.recv(1)
+    assert {opcode for opcode, _ in frames_of(pings)} == {9}
+    handler.release.set()
+    sock.close()
+    server.join(DEADLINE)
+
+
 def test_a_blocked_connection_does_not_hold_up_others() -> None:
     handler = Blocking()
     with open_client(handler) as blocked, open_client(Diary()) as other:

@@ -337,13 +337,13 @@ def test_peer_that_reads_slowly_is_not_cut_off() -> None:
             return "stop", "normal", 1000, [b"x" * 100_000] * 30, state
 
     handler = Flood()
-    sock, server = raw_connection(application(handler, send_timeout=0.5, close_timeout=0.2))
+    sock, server = raw_connection(application(handler, send_timeout=0.3, close_timeout=0.1))
     sock.sendall(handshake())
     read_head(sock)
     received = b""
     while chunk := sock.recv(100_000):
         received += chunk
-        gevent.idle()
+        gevent.sleep(0.03)  # the peer's own pace: all of it takes far longer than send_timeout
     assert [len(payload) for _, payload in frames_of(received)] == [100_000] * 30 + [2]
     server.join(DEADLINE)
     sock.close()
@@ -445,6 +445,7 @@ def test_nothing_is_called_behind_our_close_frame() -> None:
 
         def terminate(self, reason: Any, state: Any) -> None:
             self.calls.append(("send", current().send("later mail"), current().push("later push")))
+            self.calls.append(("closed", current().websocket.closed))
             super().terminate(reason, state)
 
     mailboxes: list[Any] = []
@@ -452,9 +453,26 @@ def test_nothing_is_called_behind_our_close_frame() -> None:
     client = open_client(handler)
     client.socket.sendall(text("stop") + text("more") + masked(Opcode.PING))
     assert closed_by(client) == (1000, "")
-    assert [call[0] for call in handler.calls] == ["init", "handle_in", "send", "terminate"]
-    assert ("send", False, False) in handler.calls
+    assert [call[0] for call in handler.calls] == ["init", "handle_in", "send", "closed", "terminate"]
+    assert ("send", False, False) in handler.calls and ("closed", True) in handler.calls
     assert mailboxes[0].closed and not mailboxes[0].send("too late") and not mailboxes[0].push("too late")
+
+
+def test_the_peers_close_frame_is_awaited_before_our_side_is_closed() -> None:
+    handler = Returns("handle_in", ("stop", "normal", None))
+    sock, server = raw_connection(application(handler))
+    sock.sendall(handshake() + text("stop"))
+    read_head(sock)
+    assert sock.recv(4) == b"\x88\x02" + struct.pack("!H", 1000)
+    assert handler.wait() == "normal"
+    sock.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        sock.recv(1)  # the stream is open: a peer that has not answered yet still may
+    sock.settimeout(DEADLINE)
+    sock.sendall(masked(Opcode.CLOSE))
+    assert read_all(sock) == b""
+    sock.close()
+    server.join(DEADLINE)
 
 
 def test_close_timeout_is_not_renewed_by_what_the_peer_sends() -> None:
@@ -478,14 +496,17 @@ def test_close_timeout_is_not_renewed_by_what_the_peer_sends() -> None:
 
 
 def test_close_frame_is_not_lost_to_unread_input() -> None:
-    """A megabyte too much is on its way when we close; an RST would destroy our close frame in the client's buffer."""
+    """Ten megabytes are on their way when we close; an RST would end the client before it reads why."""
     handler = Diary()
     server = WSGIServer(("127.0.0.1", 0), application(handler, max_message_size=1000), log=None)
     server.start()
     client = gevent.socket.create_connection(server.address, timeout=DEADLINE)
     client.sendall(handshake())
     read_head(client)
-    client.sendall(masked(Opcode.BINARY, b"x" * 1_000_000))
+    message = masked(Opcode.BINARY, b"x" * 10_000_000)
+    client.sendall(message[:100_000])
+    assert handler.ended.wait(DEADLINE)
+    client.sendall(message[100_000:])  # a client learns of our close frame only when it has sent its message
     (frame,) = frames_of(read_all(client))
     assert frame[1][:2] == struct.pack("!H", 1009)
     client.close()

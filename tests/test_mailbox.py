@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import gevent
@@ -87,13 +88,21 @@ def test_threads_lose_nothing_and_keep_their_order() -> None:
         assert [line for line in received if line[0] == name] == [f"{name} {number}" for number in range(1000)]
 
 
-def test_a_thread_wakes_a_connection_that_sleeps() -> None:
-    handler = Relay()
+@pytest.mark.parametrize("put", ["send", "push"])
+def test_a_thread_wakes_a_connection_that_sleeps(put: str) -> None:
+    """Nothing else may wake the hub: the thread that puts stays until the message has arrived."""
+    handler, arrived = Relay(), threading.Event()
+
+    def put_and_stay() -> bool:
+        return bool(getattr(handler.mailbox, put)("wake up")) and arrived.wait(DEADLINE)
+
     with open_client(handler, timeout=None, ping_interval=None) as client:
-        assert in_thread(handler.mailbox.send, "wake up")
-        assert client.receive() == "wake up"
-        assert in_thread(handler.mailbox.push, "again")
-        assert client.receive() == "again"
+        thread = gevent.get_hub().threadpool.spawn(put_and_stay)
+        try:
+            assert client.receive(timeout=DEADLINE / 2) == "wake up"
+        finally:
+            arrived.set()
+        assert thread.get(timeout=DEADLINE)
 
 
 def test_pushes_of_a_thread_keep_their_order() -> None:

@@ -281,7 +281,7 @@ class Connection:
         """
         if self.phase >= _CLOSING:
             return
-        self.phase = _CLOSING
+        self.phase = _CLOSING  # before terminate is called: whatever happens in it, it is the only call
         self.reason = reason
         websocket = self.websocket
         if code is not None:
@@ -297,11 +297,9 @@ class Connection:
             self.phase = _CLOSED
 
     def _call_terminate(self, reason: Reason) -> None:
-        self._initialised = False  # before the call: whatever happens in it, it is the only one
-        if self._terminate is None:
-            return
         try:
-            self._terminate(reason, self._state)
+            if self._terminate is not None:
+                self._terminate(reason, self._state)
         except _KILLS:
             raise
         except BaseException as error:

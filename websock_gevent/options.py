@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 __all__ = ["Options", "Origins"]
 
@@ -13,7 +14,9 @@ __all__ = ["Options", "Origins"]
 Origins = Literal["*"] | Sequence[str] | None
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\*\.)?([^\s/:?#@*\[\]]+|\[[0-9a-f:.]+\])(:\d{1,5})?")  # RFC 6454 §6.2
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(\*\.)?([^\s/:?#@*\[\]]+|\[[0-9a-f:.]+\])(:\d{1,5})?", re.IGNORECASE
+)  # RFC 6454 §6.2
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,10 @@ class Options:
             raise ValueError("option compress: permessage-deflate is not available yet, leave it False")
         object.__setattr__(self, "subprotocols", _strings("subprotocols", self.subprotocols, _TOKEN))
         if self.origins is not None and self.origins != "*":
-            lowered = [origin.lower() if isinstance(origin, str) else origin for origin in self.origins]
-            origins = _strings("origins", self.origins if isinstance(self.origins, str) else lowered, _ORIGIN)
-            object.__setattr__(self, "origins", origins)
+            origins = _strings("origins", self.origins, _ORIGIN)
+            for origin in origins:
+                _check_port(origin)
+            object.__setattr__(self, "origins", tuple(origin.lower() for origin in origins))
 
     def updated(self, changes: dict[str, Any]) -> Options:
         """Return a copy with some options changed.
@@ -100,6 +104,13 @@ def _check_count(name: str, value: object) -> None:
         raise TypeError(f"option {name} must be an int, not {value!r}")
     if value < 1:
         raise ValueError(f"option {name} must be at least 1, not {value!r}")
+
+
+def _check_port(origin: str) -> None:
+    try:
+        urlsplit(origin).port  # noqa: B018  # raises if there is none of that number
+    except ValueError as error:
+        raise ValueError(f"option origins: {origin!r}: {error}") from None
 
 
 def _strings(name: str, values: object, pattern: re.Pattern[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ Facts, checked against gunicorn 23.0 and 27.0 and gevent 26.9:
 server               socket                               bytes read ahead                told to end by
 ===================  ===================================  ==============================  ============================
 gunicorn ``gevent``  ``environ["gunicorn.socket"]``       the request's ``unreader.buf``  ``Response.force_close()``
-gevent.pywsgi        ``environ["wsgi.input"].raw._sock``  the ``BufferedReader`` itself   ``handler.close_connection``
+gevent.pywsgi        ``environ["wsgi.input"].raw._sock``  the ``BufferedReader`` itself   closing that reader
 ===================  ===================================  ==============================  ============================
 
 The second half of the last two columns hangs on ``start_response.__self__``, which a middleware may have wrapped.
@@ -118,7 +118,6 @@ def _from_pywsgi(environ: WSGIEnvironment, handler: Any) -> HandOver:
         unread = b""
     finally:
         sock.settimeout(timeout)
-    if hasattr(handler, "close_connection"):
+    if hasattr(handler, "headers_sent"):
         handler.headers_sent = True
-        handler.close_connection = True
     return HandOver(sock, bytes(unread), reader.close)
