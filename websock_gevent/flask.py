@@ -16,7 +16,7 @@ from werkzeug.exceptions import BadRequest, HTTPException
 from werkzeug.routing.exceptions import WebsocketMismatch
 
 from .errors import UpgradeRequired
-from .handshake import is_upgrade
+from .handshake import check_request, is_upgrade
 
 __all__ = ["install", "websocket"]
 
@@ -51,11 +51,20 @@ def install(app: Flask) -> None:
 
 
 def _explain(error: WebsocketMismatch) -> ResponseReturnValue:
-    refusal: HTTPException = UpgradeRequired()
+    answer: ResponseReturnValue = current_app.handle_user_exception(_refusal())
+    return answer
+
+
+def _refusal() -> HTTPException:
+    """Find out which of the two does not fit the other."""
     if is_upgrade(request.environ):
-        refusal = BadRequest(
+        return BadRequest(
             f"{request.path} is not a WebSocket route. Register its view with "
             "@websock_gevent.flask.websocket(app, rule) or @app.route(rule, websocket=True)."
         )
-    answer: ResponseReturnValue = current_app.handle_user_exception(refusal)
-    return answer
+    if "Upgrade" in request.headers:
+        try:
+            check_request(request.environ)
+        except BadRequest as half_a_handshake:
+            return half_a_handshake
+    return UpgradeRequired()

@@ -1,6 +1,6 @@
 """RFC 6455 §4.2: is this request a WebSocket handshake that we accept, and what answers it? Pure: an environ goes in.
 
-Owns the checks in their order, the origin rule (§10.2), the choice of a subprotocol, and the text of each refusal,
+Owns the checks in their order, the choice of a subprotocol, and the text of each refusal,
 which is a Werkzeug HTTP exception and so a WSGI response. Refuses to know servers, sockets and frameworks.
 """
 
@@ -10,25 +10,24 @@ import base64
 import binascii
 from hashlib import sha1
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, urlsplit
 
 from werkzeug.exceptions import BadRequest, Forbidden
 
 from .errors import UpgradeRequired
 from .options import Options
+from .origins import is_allowed
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["accept_headers", "check", "is_upgrade"]
+__all__ = ["accept_headers", "check", "check_request", "is_upgrade"]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # §1.3
-_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 def is_upgrade(environ: WSGIEnvironment) -> bool:
-    """Tell whether a request asks to become a WebSocket, well-formed or not."""
-    return "websocket" in _tokens(environ, "HTTP_UPGRADE")
+    """Tell whether a request asks to become a WebSocket, be it well-formed or not otherwise."""
+    return "websocket" in _tokens(environ, "HTTP_UPGRADE") and "upgrade" in _tokens(environ, "HTTP_CONNECTION")
 
 
 def check(environ: WSGIEnvironment, options: Options) -> None:
@@ -39,18 +38,23 @@ def check(environ: WSGIEnvironment, options: Options) -> None:
         UpgradeRequired: 426, it is one of another version (§4.4).
         Forbidden: 403, it comes from a page of an origin that is not allowed (§10.2).
     """
-    _check_request(environ)
+    check_request(environ)
     _check_body(environ)
     _check_key(environ)
     version = environ.get("HTTP_SEC_WEBSOCKET_VERSION", "")
     if version != "13":
         raise UpgradeRequired(f"Sec-WebSocket-Version must be 13, got {version!r} (RFC 6455 §4.4)", version=True)
     origin = environ.get("HTTP_ORIGIN")
-    if origin is not None and not _is_allowed(origin, environ, options):
+    if origin is not None and options.origins != "*" and not is_allowed(origin, environ["HTTP_HOST"], options.origins):
         raise Forbidden(f"Origin {origin!r} is not allowed (RFC 6455 §10.2)")
 
 
-def _check_request(environ: WSGIEnvironment) -> None:
+def check_request(environ: WSGIEnvironment) -> None:
+    """Accept method, protocol and the headers that say what is asked for.
+
+    Raises:
+        BadRequest: 400; the text names what is missing or wrong.
+    """
     method, protocol = environ.get("REQUEST_METHOD"), environ.get("SERVER_PROTOCOL")
     if method != "GET":
         raise BadRequest(f"a WebSocket handshake is a GET request, not {method} (RFC 6455 §4.1)")
@@ -101,39 +105,3 @@ def accept_headers(environ: WSGIEnvironment, options: Options) -> list[tuple[str
 
 def _tokens(environ: WSGIEnvironment, key: str) -> list[str]:
     return [token.strip().lower() for token in environ.get(key, "").split(",")]
-
-
-def _is_allowed(origin: str, environ: WSGIEnvironment, options: Options) -> bool:
-    """Tell whether a page of this origin may connect."""
-    if options.origins == "*":
-        return True
-    found = _split(origin)
-    if found is None:
-        return False  # "null" (a sandboxed page or a file), or no origin at all
-    if options.origins is None:
-        # Behind a proxy that ends TLS our scheme differs from the page's; so only the hosts are compared, a missing
-        # port being the one of the page's scheme.
-        own = _split(f"{found.scheme}://{environ['HTTP_HOST']}")
-        return own is not None and (own.hostname, _port(own)) == (found.hostname, _port(found))
-    return any(_matches(found, urlsplit(allowed)) for allowed in options.origins)
-
-
-def _split(origin: str) -> SplitResult | None:
-    try:
-        parts = urlsplit(origin)
-        parts.port  # noqa: B018  # raises if it is no port
-    except ValueError:
-        return None
-    alone = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
-    return parts if alone and parts.hostname and parts.scheme else None
-
-
-def _matches(found: SplitResult, allowed: SplitResult) -> bool:
-    if (found.scheme, _port(found)) != (allowed.scheme, _port(allowed)):
-        return False
-    host, pattern = found.hostname or "", allowed.hostname or ""
-    return host.endswith(pattern[1:]) and host != pattern[1:] if pattern.startswith("*.") else host == pattern
-
-
-def _port(parts: SplitResult) -> int | None:
-    return parts.port or _PORTS.get(parts.scheme)

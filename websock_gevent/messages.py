@@ -12,7 +12,6 @@ Refuses to know sockets, handlers, and what is answered to an item.
 from __future__ import annotations
 
 from codecs import IncrementalDecoder, getincrementaldecoder
-from io import StringIO
 from struct import Struct
 
 from .errors import MessageTooBig, ProtocolError
@@ -43,18 +42,17 @@ class MessageReader:
 
     __slots__ = (
         "_data",
-        "_decoder",
         "_final",
         "_in_frame",
         "_mask",
         "_max_frame",
         "_max_message",
+        "_message",
         "_opcode",
-        "_parts",
         "_pos",
         "_remaining",
         "_short",
-        "_size",
+        "_validator",
         "errors",
     )
 
@@ -65,11 +63,10 @@ class MessageReader:
         self.errors = "strict" if validate_utf8 else "surrogateescape"
         self._data = b""
         self._pos = 0
-        # The open message: its opcode (0 if there is none), bytes so far, and their decoder and text if it is TEXT.
+        # The open message: its opcode (0 if there is none), its bytes so far, and what checks them if it is TEXT.
         self._opcode = 0
-        self._size = 0
-        self._parts: bytearray | StringIO | None = None
-        self._decoder: IncrementalDecoder | None = None
+        self._message = bytearray()
+        self._validator: IncrementalDecoder | None = None
         # The data frame whose payload is being taken.
         self._in_frame = False
         self._final = True
@@ -175,22 +172,18 @@ class MessageReader:
     def _check_size(self, length: int) -> None:
         if length > self._max_frame:
             raise MessageTooBig(f"frame of {length} bytes, max_frame_size is {self._max_frame} (RFC 6455 §10.4)")
-        if self._size + length > self._max_message:
-            size = self._size + length
+        size = len(self._message) + length
+        if size > self._max_message:
             raise MessageTooBig(f"message of {size} bytes, max_message_size is {self._max_message} (RFC 6455 §10.4)")
 
     def _begin(self, opcode: int, length: int, start: int) -> None:
         """Open a data frame, and with it a message unless the frame continues one."""
         self._in_frame = True
         self._remaining = length
-        self._size += length
         self._pos = start
-        if opcode == TEXT:
+        if opcode != CONTINUATION:
             self._opcode = opcode
-            self._parts, self._decoder = StringIO(), _utf8_decoder(self.errors)
-        elif opcode == BINARY:
-            self._opcode = opcode
-            self._parts = bytearray()
+            self._validator = _utf8_decoder() if opcode == TEXT and self.errors == "strict" else None
 
     def _take(self, start: int, length: int) -> bytes:
         """Unmask a payload that is there as a whole, and go on behind it."""
@@ -203,32 +196,35 @@ class MessageReader:
         self._remaining -= len(chunk)
         turn = len(chunk) & 3
         self._mask = self._mask[turn:] + self._mask[:turn]
-        if isinstance(self._parts, bytearray):
-            self._parts += chunk
-        elif self._parts is not None and self._decoder is not None:
-            self._parts.write(self._decode(self._decoder, chunk))
+        self._message += chunk
+        if self._validator is not None:
+            _validate(self._validator, chunk)
 
     def _finish(self) -> Item:
         """Close the open message and return it."""
-        parts, decoder = self._parts, self._decoder
-        self._opcode = self._size = 0
-        self._parts = self._decoder = None
-        if isinstance(parts, StringIO) and decoder is not None:
-            parts.write(self._decode(decoder, b"", final=True))
-            return TEXT, parts.getvalue()
-        return BINARY, bytes(parts) if isinstance(parts, bytearray) else b""
-
-    def _decode(self, decoder: IncrementalDecoder, chunk: bytes, final: bool = False) -> str:
-        try:
-            return decoder.decode(chunk, final)
-        except UnicodeDecodeError as error:
-            raise _bad_text(error) from None
+        opcode, message = self._opcode, bytes(self._message)
+        self._opcode = 0
+        self._message = bytearray()
+        self._validator = None
+        return (TEXT, self._decoded(message)) if opcode == TEXT else (BINARY, message)
 
     def _decoded(self, payload: bytes) -> str:
         try:
             return str(payload, "utf-8", self.errors)
         except UnicodeDecodeError as error:
             raise _bad_text(error) from None
+
+
+def _validate(validator: IncrementalDecoder, chunk: bytes) -> None:
+    """Look at the next bytes of a text."""
+    try:
+        validator.decode(chunk)
+    except UnicodeDecodeError as error:
+        raise _bad_text(error) from None
+    begun = validator.getstate()[0]
+    if begun[:1] == b"\xed" and begun[1:] >= b"\xa0":
+        # Python waits for the third byte of a surrogate, though the second shows that it is one.
+        raise ProtocolError("text is not UTF-8: surrogates are not allowed (RFC 6455 §8.1)", 1007)
 
 
 def _bad_text(error: UnicodeDecodeError) -> ProtocolError:

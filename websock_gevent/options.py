@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
-from urllib.parse import urlsplit
+
+from .origins import parse
 
 __all__ = ["Options", "Origins"]
 
@@ -14,9 +15,6 @@ __all__ = ["Options", "Origins"]
 Origins = Literal["*"] | Sequence[str] | None
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
-_ORIGIN = re.compile(
-    r"[a-z][a-z0-9+.-]*://(\*\.)?([^\s/:?#@*\[\]]+|\[[0-9a-f:.]+\])(:\d{1,5})?", re.IGNORECASE
-)  # RFC 6454 §6.2
 
 
 @dataclass(frozen=True)
@@ -68,12 +66,9 @@ class Options:
                 raise TypeError(f"option {name} must be a bool, not {getattr(self, name)!r}")
         if self.compress:
             raise ValueError("option compress: permessage-deflate is not available yet, leave it False")
-        object.__setattr__(self, "subprotocols", _strings("subprotocols", self.subprotocols, _TOKEN))
+        object.__setattr__(self, "subprotocols", _strings("subprotocols", self.subprotocols, _is_token))
         if self.origins is not None and self.origins != "*":
-            origins = _strings("origins", self.origins, _ORIGIN)
-            for origin in origins:
-                _check_port(origin)
-            object.__setattr__(self, "origins", tuple(origin.lower() for origin in origins))
+            object.__setattr__(self, "origins", _strings("origins", self.origins, _is_pattern))
 
     def updated(self, changes: dict[str, Any]) -> Options:
         """Return a copy with some options changed.
@@ -106,19 +101,22 @@ def _check_count(name: str, value: object) -> None:
         raise ValueError(f"option {name} must be at least 1, not {value!r}")
 
 
-def _check_port(origin: str) -> None:
-    try:
-        urlsplit(origin).port  # noqa: B018  # raises if there is none of that number
-    except ValueError as error:
-        raise ValueError(f"option origins: {origin!r}: {error}") from None
-
-
-def _strings(name: str, values: object, pattern: re.Pattern[str]) -> tuple[str, ...]:
+def _strings(name: str, values: object, is_good: Callable[[str], bool]) -> tuple[str, ...]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
         raise TypeError(f"option {name} must be a list of str, not {values!r}")
     for value in values:
         if not isinstance(value, str):
             raise TypeError(f"option {name} must be a list of str, {value!r} is none")
-        if not pattern.fullmatch(value):
+        if not is_good(value):
             raise ValueError(f"option {name}: {value!r} is not of the form it takes")
     return tuple(values)
+
+
+def _is_token(text: str) -> bool:
+    return _TOKEN.fullmatch(text) is not None
+
+
+def _is_pattern(text: str) -> bool:
+    """Whether an origin is meant, where a star stands, if anywhere, for the subdomains of a host."""
+    origin = parse(text)
+    return origin is not None and origin.host != "*." and "*" not in origin.host.removeprefix("*.")

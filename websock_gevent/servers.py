@@ -6,16 +6,17 @@ the environ. Taking a socket over means: the bytes behind the request are ours, 
 
 Facts, checked against gunicorn 23.0 and 27.0 and gevent 26.9:
 
-===================  ===================================  ==============================  ============================
-server               socket                               bytes read ahead                told to end by
-===================  ===================================  ==============================  ============================
-gunicorn ``gevent``  ``environ["gunicorn.socket"]``       the request's ``unreader.buf``  ``Response.force_close()``
-gevent.pywsgi        ``environ["wsgi.input"].raw._sock``  the ``BufferedReader`` itself   closing that reader
-===================  ===================================  ==============================  ============================
+===================  ===================================  ==============================
+server               socket                               bytes read ahead
+===================  ===================================  ==============================
+gunicorn ``gevent``  ``environ["gunicorn.socket"]``       the request's ``unreader.buf``
+gevent.pywsgi        ``environ["wsgi.input"].raw._sock``  the ``BufferedReader`` itself
+===================  ===================================  ==============================
 
-The second half of the last two columns hangs on ``start_response.__self__``, which a middleware may have wrapped.
-Then the socket is shut down and the read side emptied, and the server, which believes the head is still to be sent,
-meets a broken pipe that it takes for a client that left.
+Both take an emptied (gunicorn) or closed (pywsgi) read side for a client that has left, and go quietly. That the head
+is sent already they learn through ``start_response.__self__``, if no middleware has wrapped it. If one has, they try
+to send theirs when the WebSocket is over, meet a socket that is shut down, and take that for a client that has left,
+too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import io
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gevent import socket as gevent_socket
 
@@ -36,25 +37,16 @@ __all__ = ["HandOver", "SUPPORTED", "can_hand_over", "take_over"]
 SUPPORTED = "gunicorn with its gevent worker (gunicorn -k gevent) and gevent.pywsgi.WSGIServer"
 
 
-class HandOver:
-    """A socket that a server has given away.
+class HandOver(NamedTuple):
+    """What a server has given away: the gevent socket, plain or TLS, and the bytes it had read behind the request."""
 
-    Attributes:
-        socket: The gevent socket, plain or TLS.
-        unread: Bytes the server had read behind the request.
-    """
-
-    def __init__(self, sock: Any, unread: bytes, quiet: Callable[[], None]) -> None:
-        self.socket = sock
-        self.unread = unread
-        self._quiet = quiet
+    socket: Any
+    unread: bytes
 
     def end(self) -> None:
-        """The WebSocket is over: close both directions, and let the server find nothing to read. Does not raise."""
+        """The WebSocket is over: close both directions; closing the socket itself is left to its server."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
-        with suppress(OSError, ValueError):
-            self._quiet()
 
 
 def can_hand_over(environ: WSGIEnvironment) -> bool:
@@ -94,17 +86,13 @@ def _unreader(source: Any) -> Any:
 def _from_gunicorn(environ: WSGIEnvironment, response: Any) -> HandOver:
     unreader = _unreader(environ["wsgi.input"])
     unread: bytes = unreader.buf.getvalue()
+    unreader.buf = io.BytesIO()
+    unreader.chunk = lambda *_: b""
     if hasattr(response, "force_close"):
         response.force_close()
         response.headers_sent = True
         response.chunked = False  # up to 26.0 gunicorn adds a chunked body to a 101
-
-    def quiet() -> None:
-        unreader.buf = io.BytesIO()
-        unreader.chunk = lambda *_: b""
-
-    quiet()
-    return HandOver(environ["gunicorn.socket"], unread, quiet)
+    return HandOver(environ["gunicorn.socket"], unread)
 
 
 def _from_pywsgi(environ: WSGIEnvironment, handler: Any) -> HandOver:
@@ -113,11 +101,12 @@ def _from_pywsgi(environ: WSGIEnvironment, handler: Any) -> HandOver:
     timeout = sock.gettimeout()
     sock.settimeout(0)
     try:
-        unread = reader.peek()
+        unread = bytes(reader.peek())
     except OSError:
         unread = b""
     finally:
         sock.settimeout(timeout)
+    reader.close()
     if hasattr(handler, "headers_sent"):
         handler.headers_sent = True
-    return HandOver(sock, bytes(unread), reader.close)
+    return HandOver(sock, unread)

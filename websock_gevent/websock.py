@@ -35,8 +35,10 @@ S = TypeVar("S")
 Data = bytes | bytearray | memoryview
 #: What can be sent: ``str`` is a text message, bytes are a binary one, a tuple names its opcode.
 Message = str | Data | tuple[Literal["text"], str] | tuple[Literal["binary", "ping", "pong"], Data]
-#: One message or a list of them, sent in order.
-Messages = Message | list[Message] | list[str] | list[bytes]
+#: One message or a list of them, sent in order. To a type checker a ``list[str]`` is no ``list[Message]``, and what
+#: it makes
+#: of a list written into a result depends on the other results of that length; so the usual lists are named one by one.
+Messages = Message | list[Message] | list[str] | list[bytes] | list[str | bytes] | list[tuple[str, bytes]]
 #: A received ping or pong, as `WebSock.handle_control` gets it.
 Control = tuple[Literal["ping", "pong"], bytes]
 #: A close code, alone or with a text of up to 123 bytes of UTF-8.
@@ -144,22 +146,21 @@ def interpret(result: Any) -> tuple[list[bytes], Any, Stop | None]:
         if tag == "reply" and size == 4:
             return encode(result[2]), result[3], None
         if tag == "stop" and 3 <= size <= 5:
-            close = result[2] if size > 3 else None
             frames = encode(result[3]) if size == 5 else _NOTHING
-            return frames, result[-1], _stop(result[1], close)
+            return frames, result[-1], _stop(result[1], *result[2:-1][:1])
     raise TypeError(f"a callback returned {_shown(result)}; accepted are {_ACCEPTED}")
 
 
-def _stop(reason: object, close: Any) -> Stop:
-    """Choose close code and terminate reason."""
+def _stop(reason: object, *close: Any) -> Stop:
+    """Choose terminate reason and close code, which may be given."""
     try:
         code = _NORMAL.get(reason)
     except TypeError:  # unhashable, so none of ours
         code = None
     final: Reason = "normal" if code is not None else ("error", reason)
-    if close is None:
+    if not close:
         return Stop(code or 1011, "", final)
-    return Stop(*_checked_close(close), final)
+    return Stop(*_checked_close(*close), final)
 
 
 def _checked_close(close: Any) -> tuple[int, str]:
