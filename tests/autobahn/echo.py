@@ -1,0 +1,24 @@
+"""The application the Autobahn Testsuite is run against: `app`, for gunicorn -k gevent."""
+
+from __future__ import annotations
+
+from flask import Flask, request
+from werkzeug.wrappers import Response
+
+from websock_gevent import Options, Result, WebSock, upgrade
+from websock_gevent.flask import websocket
+
+# Section 9 sends 16 MiB in one message. The suite counts frames and takes its time: no ping, no idle timeout.
+OPTIONS = Options(timeout=None, ping_interval=None, max_frame_size=2**25, max_message_size=2**25)
+
+app = Flask(__name__)
+
+
+class Echo(WebSock[None]):
+    def handle_in(self, message: str | bytes, state: None) -> Result[None]:
+        return "push", message, state
+
+
+@websocket(app, "/")
+def echo() -> Response:
+    return upgrade(request.environ, Echo, None, options=OPTIONS)

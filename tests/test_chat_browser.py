@@ -1,0 +1,213 @@
+"""The chat of the examples, in a real browser, served by gunicorn as its own text says."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import NODE, Program, Server, gunicorn, node
+
+CHAT = "examples.flask_app:create_app()"
+DESKTOP = {"width": 1200, "height": 800}
+PHONE = {"width": 390, "height": 844}
+CHROMIUM = "/usr/bin/chromium"
+
+
+class Page:
+    """A page in a browser context of its own; a name for each verb of ``browser.mjs``."""
+
+    def __init__(self, browser: Program, name: str) -> None:
+        self._browser = browser
+        self.name = name
+        self._is_open = False
+
+    def do(self, verb: str, *arguments: Any) -> Any:
+        """Have the browser do something, and return what came of it."""
+        since = self._browser.position()
+        self._browser.write(json.dumps([self.name, verb, *arguments]))
+        answer = json.loads(self._browser.wait_for_log(r'^\{"(result|error)".*\}$', since=since).group())
+        assert "error" not in answer, f"{self.name}: {verb} {arguments}: {answer['error']}"
+        return answer["result"]
+
+    def log_in(self, server: Server, viewport: dict[str, int]) -> None:
+        """Come in through the door."""
+        self.do("open", server.url(), viewport)
+        self._is_open = True
+        self.do("fill", "#name", self.name)
+        self.do("click", "#enter")
+        self.do("see", "#status[data-state=open]")
+
+    def leave(self) -> None:
+        """Close the page. None of its scripts has failed."""
+        if self._is_open:
+            self._is_open = False
+            assert self.do("leave") == []
+
+    def say(self, words: str) -> None:
+        """Write a message and send it."""
+        self.do("fill", "#text", words)
+        self.do("click", "#send")
+
+    def sees_message(self, author: str, words: str) -> None:
+        """Wait for a message."""
+        self.do("see", f'#log .message[data-author="{author}"] .text', words)
+
+    def sees_members(self, *names: str) -> None:
+        """Wait until these people are in the room, and nobody else."""
+        self.do(
+            "until",
+            f"JSON.stringify([...document.querySelectorAll('#members .name')].map((one) => one.textContent)) "
+            f"=== JSON.stringify({json.dumps(names)})",
+        )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Program]:
+    """A chromium of our own."""
+    script = node(), str(NODE / "browser.mjs"), CHROMIUM
+    assert os.access(CHROMIUM, os.X_OK), f"{CHROMIUM} is missing: run tests/setup"
+    program = Program(script, stdin=True)
+    try:
+        program.wait_for_log('^{"ready"')
+        yield program
+        program.close_stdin()
+        assert program.wait() == 0, program.log()
+    finally:
+        program.end()
+
+
+@pytest.fixture
+def chat() -> Iterator[Server]:
+    """The chat with an empty room, run as its own text says."""
+    with gunicorn(CHAT, env={"CHAT_SECRET_KEY": "for the tests"}) as server:
+        yield server
+
+
+@pytest.fixture
+def enter(browser: Program, chat: Server) -> Iterator[Callable[..., Page]]:
+    """Let people in by their names; all have left at the end of the test, and no script has failed."""
+    pages: list[Page] = []
+
+    def enter(name: str, viewport: dict[str, int] = DESKTOP, server: Server = chat) -> Page:
+        page = Page(browser, name)
+        pages.append(page)
+        page.log_in(server, viewport)
+        return page
+
+    yield enter
+    for page in pages:
+        page.leave()
+
+
+def test_two_people_talk(enter: Callable[..., Page]) -> None:
+    ann, bob = enter("Ann"), enter("Bob")
+    ann.say("Hello, is anybody here?")
+    for page in (ann, bob):
+        page.sees_message("Ann", "Hello, is anybody here?")
+    bob.say("I am. 世界 🎈")
+    for page in (ann, bob):
+        page.sees_message("Bob", "I am. 世界 🎈")
+        assert page.do("texts", "#log .text") == ["Hello, is anybody here?", "I am. 世界 🎈"]
+        assert page.do("texts", "#log .author") == ["Ann", "Bob"]
+        assert page.do("texts", "#outbox .text") == []
+
+
+def test_people_come_and_go(enter: Callable[..., Page]) -> None:
+    cem = enter("Cem")
+    cem.sees_members("Cem")
+    dora = enter("Dora")
+    cem.do("see", "#log .note", "Dora joined")
+    for page in (cem, dora):
+        page.sees_members("Cem", "Dora")
+    dora.do("click", "#logout button")
+    dora.do("see", "#enter")
+    cem.do("see", "#log .note", "Dora left")
+    cem.sees_members("Cem")
+
+
+def test_somebody_is_typing(enter: Callable[..., Page]) -> None:
+    eve, finn = enter("Eve"), enter("Finn")
+    finn.do("type", "#text", "I am thinking")
+    eve.do("see", "#typing", "Finn is typing …")
+    finn.do("press", "#text", "Enter")
+    eve.sees_message("Finn", "I am thinking")
+    eve.do("until", "document.querySelector('#typing').textContent === ''")
+
+
+def test_the_cookie_of_a_hook_arrives_with_the_101(enter: Callable[..., Page]) -> None:
+    gil = enter("Gil")
+    gil.do("forget", "known_as")
+    assert "known_as" not in gil.do("cookies")
+    address = "new URL('room', location.href.replace('http', 'ws'))"
+    opened = f"new Promise((yes, no) => Object.assign(new WebSocket({address}), {{onopen: () => yes(1), onerror: no}}))"
+    assert gil.do("evaluate", opened)
+    assert "known_as" in gil.do("cookies")
+    for head in gil.do("handshakes", 2):
+        assert head["Set-Cookie"].startswith("known_as=Gil;")
+
+
+def test_the_servers_clock_ticks(enter: Callable[..., Page]) -> None:
+    ida = enter("Ida")
+    ida.do("until", "document.querySelector('#clock').textContent !== ''")
+    for _ in range(2):
+        shown = ida.do("texts", "#clock")[0]
+        ida.do("until", f"document.querySelector('#clock').textContent !== {json.dumps(shown)}")
+
+
+def test_markup_is_shown_as_text(enter: Callable[..., Page]) -> None:
+    attack = '<img src=x onerror="window.harmed = true"><b>bold</b>'
+    jan, kim = enter("Jan"), enter("Kim<b>")
+    jan.say(attack)
+    for page in (jan, kim):
+        page.sees_message("Jan", attack)
+        page.sees_members("Jan", "Kim<b>")
+        assert page.do("evaluate", "document.querySelectorAll('#log img, #log b, #members b').length") == 0
+        assert page.do("evaluate", "window.harmed === undefined")
+
+
+def test_the_chat_goes_on_when_a_killed_server_is_back(enter: Callable[..., Page]) -> None:
+    environment = {"CHAT_SECRET_KEY": "the same before and after"}
+    with gunicorn(CHAT, env=environment) as first:
+        lea, max_ = enter("Lea", server=first), enter("Max", server=first)
+        lea.say("before")
+        max_.sees_message("Lea", "before")
+        first.kill()
+        for page in (lea, max_):
+            page.do("see", "#status:not([data-state=open])")
+        max_.do("fill", "#text", "written while it was away")
+        with gunicorn(CHAT, env=environment, port=first.port):
+            for page in (lea, max_):
+                page.do("see", "#status[data-state=open]")
+            max_.do("press", "#text", "Enter")
+            for page in (lea, max_):
+                page.sees_message("Max", "written while it was away")
+                page.sees_members("Lea", "Max")
+            lea.say("after")
+            for page in (lea, max_):
+                page.sees_message("Lea", "after")
+                page.leave()
+
+
+def test_the_page_fits_a_desktop_and_a_phone(enter: Callable[..., Page], tmp_path: Path) -> None:
+    directory = Path(os.environ.get("CHAT_SHOTS") or tmp_path)
+    directory.mkdir(parents=True, exist_ok=True)
+    nora, otto = enter("Nora"), enter("Otto", PHONE)
+    nora.say("Shall we meet at the lake on Saturday? I could bring the boat.")
+    otto.sees_message("Nora", "Shall we meet at the lake on Saturday? I could bring the boat.")
+    otto.say("Gladly! " + "W" * 200)
+    nora.sees_message("Otto", "Gladly! " + "W" * 200)
+    for page in (nora, otto):
+        page.do("until", "document.querySelector('#clock').textContent !== ''")
+    nora.do("type", "#text", "Noon")
+    otto.do("see", "#typing", "Nora is typing …")
+    for page, shot in ((nora, "desktop.png"), (otto, "phone.png")):
+        width, height = page.do(
+            "evaluate", "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
+        )
+        assert [width, height] == page.do("evaluate", "[innerWidth, innerHeight]")
+        page.do("shoot", str(directory / shot))
+        assert (directory / shot).read_bytes().startswith(b"\x89PNG")
