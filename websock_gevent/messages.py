@@ -121,6 +121,7 @@ class MessageReader:
                 self._begin(opcode, length, start)
             self._take_payload()
             if self._remaining:
+                self._data, self._pos = b"", 0  # all taken: a message that is slow to come does not hold it twice
                 return None
             self._in_frame = False
             if self._final:
@@ -146,8 +147,7 @@ class MessageReader:
         if len(data) < start + 4:
             return None
         self._mask = data[start : start + 4]
-        if opcode < CLOSE:
-            self._final = first >= 0x80
+        self._final = first >= 0x80
         return opcode, length, start + 4
 
     def _check(self, first: int, second: int) -> None:
@@ -202,13 +202,13 @@ class MessageReader:
 
     def _finish(self) -> Item:
         """Close the open message and return it."""
-        opcode, message = self._opcode, bytes(self._message)
+        opcode, message = self._opcode, self._message
         self._opcode = 0
         self._message = bytearray()
         self._validator = None
-        return (TEXT, self._decoded(message)) if opcode == TEXT else (BINARY, message)
+        return (TEXT, self._decoded(message)) if opcode == TEXT else (BINARY, bytes(message))
 
-    def _decoded(self, payload: bytes) -> str:
+    def _decoded(self, payload: bytes | bytearray) -> str:
         try:
             return str(payload, "utf-8", self.errors)
         except UnicodeDecodeError as error:
