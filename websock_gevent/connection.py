@@ -117,9 +117,8 @@ class Connection:
         except (SystemExit, KeyboardInterrupt):
             self._end("shutdown", 1012)
             raise
-        except (
-            BaseException
-        ) as error:  # ours, not the handler's; a server could only write an HTTP error behind the 101
+        except BaseException as error:
+            # Ours, not the handler's. A server could only write an HTTP error behind the 101, so it goes no further.
             self._crashed("the connection", error)
         finally:
             self.phase = _CLOSED
@@ -140,7 +139,7 @@ class Connection:
             return self._serve()
         if self.phase is _OPENING:
             return self._open()
-        return self._leave()
+        return self.phase is _CLOSING and self._leave()
 
     # OPENING
 
@@ -245,8 +244,7 @@ class Connection:
 
     def _call(self, callback: Callable[[Any, Any], Any], argument: Any) -> None:
         """Run one callback and do what it asks for."""
-        websocket = self.websocket
-        if websocket.out:
+        if self.websocket.out:
             self._waiter.flush_soon()  # this callback may block; what was answered before it must not wait for that
         try:
             frames, self._state, stop = interpret(callback(argument, self._state))
@@ -254,14 +252,12 @@ class Connection:
             raise
         except BaseException as error:  # gevent.Timeout is one
             self._crashed(getattr(callback, "__name__", "callback"), error)
-            return
-        if frames:
-            websocket.out += frames
-        if stop is not None:
-            self._end(stop.reason, stop.code, stop.text)
+        else:
+            self._apply(frames, stop)
 
     def _apply(self, frames: list[bytes], stop: Stop | None) -> None:
-        self.websocket.out += frames
+        if frames:
+            self.websocket.out += frames
         if stop is not None:
             self._end(stop.reason, stop.code, stop.text)
 
@@ -349,13 +345,9 @@ class Connection:
         return self._mailbox
 
     def _overflow(self) -> None:
-        self.end_soon(("error", "mailbox overflow"), 1008, "mailbox overflow")
-
-    def end_soon(self, reason: Reason, code: int, text: str = "") -> None:
-        """End as soon as the running callback, if any, has returned."""
-        if self._doom is None:
-            self._doom = reason, code, text
-            self._waiter.wake()
+        """End as soon as the running callback, if any, has returned: more was put in than may wait."""
+        self._doom = ("error", "mailbox overflow"), 1008, "mailbox overflow"
+        self._waiter.wake()
 
     def _peer(self) -> str:
         environ = self.websocket.environ
