@@ -133,6 +133,9 @@ class Connection:
         if self._deadlines.alarm:
             self._deadlines.alarm = False
             self._on_alarm()
+        if self._doom is not None and self.phase is _OPEN:
+            logger.warning("%s: ended with %d: %s", self._peer(), *self._doom[1:])
+            self._end(*self._doom)
         if self._waiter.stalled is not None:
             return False
         if self.phase is _OPEN:
@@ -175,10 +178,6 @@ class Connection:
     # OPEN: received items and mailbox messages, in turns.
 
     def _serve(self) -> bool:
-        if self._doom is not None:
-            logger.warning("%s: ended with %d: %s", self._peer(), *self._doom[1:])
-            self._end(*self._doom)
-            return True
         more = self._receive() if self._more or self._waiter.readable else False
         if self._mailbox is not None and len(self._mailbox) and self.phase is _OPEN:
             more = self._deliver() or more

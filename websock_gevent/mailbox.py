@@ -155,10 +155,10 @@ class Mailbox:
         """Put a message in later. The timer dies with the connection; from any greenlet and any OS thread.
 
         Raises:
-            ValueError: a negative number of seconds.
+            ValueError: a negative or infinite number of seconds.
         """
-        if not seconds >= 0:
-            raise ValueError(f"send_after takes a number of seconds from 0 up, not {seconds!r}")
+        if not 0 <= seconds < float("inf"):
+            raise ValueError(f"send_after takes a finite number of seconds from 0 up, not {seconds!r}")
         return Timer(self, self._waiter, seconds, message)
 
     def monitor(self, other: Mailbox) -> None:
