@@ -349,6 +349,31 @@ def test_peer_that_reads_slowly_is_not_cut_off() -> None:
     sock.close()
 
 
+def test_a_slow_reader_behind_a_large_kernel_buffer_is_not_cut_off() -> None:
+    """It takes bytes all the time, though the socket becomes writable only when much of the buffer is free again."""
+
+    class Flood(Diary):
+        def init(self, state: Any) -> Any:
+            return "push", [b"x" * 100_000] * 100, state
+
+    handler = Flood()
+    server = WSGIServer(("127.0.0.1", 0), application(handler, send_timeout=0.2), log=None)
+    server.start()
+    client = gevent.socket.create_connection(server.address, timeout=DEADLINE)
+    client.sendall(handshake())
+    read_head(client)
+    received = 0
+    for _ in range(40):
+        received += len(client.recv(20_000))
+        gevent.sleep(0.02)  # the peer's own pace, about a megabyte per second
+    assert handler.reasons == []
+    while received < 100 * 100_010:
+        received += len(client.recv(1 << 20))
+    client.close()
+    assert handler.wait() == ("error", "closed")
+    server.stop()
+
+
 def test_killed_greenlet_says_goodbye() -> None:
     handler = Diary()
     sock, server = raw_connection(application(handler))

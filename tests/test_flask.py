@@ -146,4 +146,4 @@ def test_refusals_are_http_errors_of_the_view(app: Flask) -> None:
 def test_the_request_is_a_handshake_to_werkzeug_too(app: Flask) -> None:
     """Our raw handshake is what the other tests believe it to be."""
     assert b"Upgrade: websocket" in handshake()
-    assert app.test_client().get("/chat/7", base_url="ws://localhost", headers=UPGRADE).status_code == 501
+    assert app.test_client().get("/chat/7", base_url="ws://localhost", headers=UPGRADE).status_code == 400

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
+import weakref
 from typing import Any
 
 import gevent
@@ -244,6 +247,43 @@ def test_send_after_refuses_nonsense(seconds: float) -> None:
     handler = Open()
     with open_client(handler), pytest.raises(ValueError, match="seconds"):
         handler.mailbox.send_after(seconds, "x")
+
+
+def test_a_timer_is_cancelled_or_delivered_never_both() -> None:
+    """Also when it is due already, and cancelled before the hub came to it."""
+    handler = Open()
+    with open_client(handler) as client:
+        timers = [handler.mailbox.send_after(0.001, number) for number in range(20)]
+        gevent.idle()
+        began = time.perf_counter()
+        while time.perf_counter() < began + 0.01:
+            pass  # the hub cannot run, the timers become due
+        assert all(timer.cancel() for timer in timers[:10])
+        while len(handler.mail) < 10:
+            client.ping()
+    assert sorted(handler.mail) == list(range(10, 20))
+
+
+def test_a_mailbox_that_is_kept_keeps_nothing_else() -> None:
+    class State:
+        pass
+
+    state = State()
+    kept: list[Mailbox] = []
+
+    class Keeping(WebSock[Any]):
+        def init(self, state: Any) -> Any:
+            kept.append(current())
+            return "ok", state
+
+        def handle_in(self, message: Any, state: Any) -> Any:
+            return "ok", state
+
+    with open_client(Keeping, state):
+        reference = weakref.ref(state)
+        del state
+    gc.collect()
+    assert kept and reference() is None
 
 
 def test_timers_die_with_the_connection() -> None:

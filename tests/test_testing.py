@@ -118,8 +118,17 @@ def test_no_answer(app: Flask) -> None:
         client.send("silence")
         with pytest.raises(TimeoutError, match=r"0\.01 seconds"):
             client.receive(timeout=0.01)
+        assert client.socket.gettimeout() == 5.0, "the short wait was for that call alone"
         client.send("back")
         assert client.receive() == "back"
+
+
+def test_an_application_that_does_not_read() -> None:
+    client = connect(application(Diary(), send_timeout=DEADLINE), timeout=0.1)
+    with pytest.raises(TimeoutError, match="has not read"):
+        for _ in range(100):
+            client.send(b"x" * 1_000_000)
+    client.abort()
 
 
 def test_a_refused_upgrade(app: Flask) -> None:

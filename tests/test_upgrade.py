@@ -36,7 +36,15 @@ def answer(app: Any, sent: bytes) -> bytes:
     return received
 
 
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
+
 REFUSALS = [
+    ("plain HTTP", {"Upgrade": "", "Connection": ""}, b"400", b"Connection"),
     ("no Host", {"Host": ""}, b"400", b"Host"),
     ("no Upgrade", {"Upgrade": ""}, b"400", b"Upgrade"),
     ("other Upgrade", {"Upgrade": "h2c"}, b"400", b"Upgrade"),
@@ -86,7 +94,7 @@ def test_a_handshake_with_a_body_is_refused() -> None:
 
 
 def test_an_unknown_server_is_refused_with_501() -> None:
-    environ = EnvironBuilder(headers=[("Connection", "Upgrade"), ("Upgrade", "websocket")]).get_environ()
+    environ = EnvironBuilder(headers=HANDSHAKE).get_environ()
     with pytest.raises(HTTPException) as refused:
         upgrade(environ, Echo, None)
     assert refused.value.code == 501
@@ -100,8 +108,7 @@ def test_flasks_test_client_is_told_what_to_use_instead() -> None:
     def view() -> Response:
         return upgrade(request.environ, Echo, None)
 
-    headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
-    response = app.test_client().get("/ws", base_url="ws://localhost", headers=headers)
+    response = app.test_client().get("/ws", base_url="ws://localhost", headers=HANDSHAKE)
     assert response.status_code == 501
     assert "websock_gevent.testing" in response.text
 

@@ -318,10 +318,11 @@ class Connection:
         if self.phase is _OPEN and self._waiter.stalled is None:
             self._waiter.readable = True
             self._receive()  # bytes that came while the whole process was busy do count
+        stuck = self._waiter.stalled is not None and self._waiter.gives_up()
         now = monotonic()
         if now < self._deadlines.due():
             self._deadlines.rearm(now)
-        elif self._waiter.stalled is not None:
+        elif stuck:
             self.websocket.lost = True
             logger.warning("%s: the peer does not read, gave up after send_timeout", self._peer())
             self._end(("error", "send timeout"))

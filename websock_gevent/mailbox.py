@@ -85,7 +85,7 @@ class Mailbox:
 
     def __init__(self, websocket: WebSocket, waiter: Waiter, limit: int, overflow: Callable[[], None]) -> None:
         self._websocket: WebSocket | None = websocket
-        self._waiter = waiter
+        self._waiter: Waiter | None = waiter
         self._limit = limit
         self._overflow = overflow
         self._queue: SimpleQueue[Any] = SimpleQueue()
@@ -122,13 +122,14 @@ class Mailbox:
         Returns:
             ``False`` if the connection has ended, or ends because too many messages are waiting.
         """
-        if self._shut:
+        waiter = self._waiter
+        if self._shut or waiter is None:
             return False
         if len(self._queue) >= self._limit:
             self._overflow()
             return False
         self._queue.put_nowait(message)
-        self._waiter.wake()
+        waiter.wake()
         return True
 
     def push(self, messages: Messages) -> bool:
@@ -144,9 +145,10 @@ class Mailbox:
             TypeError, ValueError: not something that can be sent; see `WebSock`.
         """
         frames = _shared(messages)
-        if self._shut:
+        waiter = self._waiter
+        if self._shut or waiter is None:
             return False
-        if not self._waiter.push(frames, self._limit):
+        if not waiter.push(frames, self._limit):
             self._overflow()
             return False
         return True
@@ -203,7 +205,8 @@ class Mailbox:
     def end(self, reason: Reason) -> None:
         """The connection is over: tell those who monitor it."""
         self._reason = reason
-        self._websocket = None
+        self._websocket = self._waiter = None  # a mailbox that is kept must not keep the connection and its state
+        self._overflow = _nothing
         for other in self._watched:
             with suppress(ValueError):
                 other._monitors.remove(self)
@@ -222,27 +225,35 @@ class Mailbox:
             other.send(("down", self, reason))
 
 
+def _nothing() -> None:
+    """A mailbox without a connection cannot overflow."""
+
+
 class Timer:
     """A message on its way into a mailbox; made by `Mailbox.send_after`."""
 
-    __slots__ = ("_done", "_mailbox", "_message", "_waiter", "_watcher")
+    __slots__ = ("_mailbox", "_message", "_waiter", "_watcher")
 
-    def __init__(self, mailbox: Mailbox, waiter: Waiter, seconds: float, message: object) -> None:
+    def __init__(self, mailbox: Mailbox, waiter: Waiter | None, seconds: float, message: object) -> None:
         self._mailbox = mailbox
-        self._message = message
+        self._message = [message]  # whoever takes it out, to put it in or to cancel, is the only one who does
         self._waiter = waiter
         self._watcher: Any = None
-        self._done = mailbox.closed
-        if not self._done:
+        if waiter is None or mailbox.closed:
+            self._message.clear()
+        else:
             waiter.call_soon(self._start, seconds)
 
     def _start(self, seconds: float) -> None:
-        if not self._done and not self._mailbox.closed:
+        if self._message and self._waiter is not None and not self._mailbox.closed:
             self._mailbox._timers.add(self)
             self._watcher = self._waiter.start_timer(seconds, self._fire)
 
     def _fire(self) -> None:
-        message = self._message
+        try:
+            message = self._message.pop()
+        except IndexError:
+            return  # cancelled, perhaps by another thread; it is about to be stopped
         self.stop()
         self._mailbox.send(message)
 
@@ -252,16 +263,17 @@ class Timer:
         Returns:
             ``False`` if it is too late: it has been put in, or was cancelled before.
         """
-        if self._done:
+        try:
+            self._message.pop()
+        except IndexError:
             return False
-        self._done = True
-        self._waiter.call_soon(self.stop)
+        if self._waiter is not None:
+            self._waiter.call_soon(self.stop)
         return True
 
     def stop(self) -> None:
         """Give the watcher back. For the owner, in the hub's thread; everybody else calls `cancel`."""
-        self._done = True
-        self._message = None
+        self._message.clear()
         self._mailbox._timers.discard(self)
         if self._watcher is not None:
             self._watcher.stop()

@@ -32,7 +32,7 @@ from gevent import socket as gevent_socket
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["HandOver", "SUPPORTED", "can_hand_over", "take_over"]
+__all__ = ["SUPPORTED", "HandOver", "can_hand_over", "is_stream", "take_over"]
 
 SUPPORTED = "gunicorn with its gevent worker (gunicorn -k gevent) and gevent.pywsgi.WSGIServer"
 
@@ -47,6 +47,11 @@ class HandOver(NamedTuple):
         """The WebSocket is over: close both directions; closing the socket itself is left to its server."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
+
+
+def is_stream(environ: WSGIEnvironment) -> bool:
+    """Tell whether a request is one of many on a shared socket (HTTP/2), and so has none to give away."""
+    return not environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1")
 
 
 def can_hand_over(environ: WSGIEnvironment) -> bool:
@@ -68,8 +73,8 @@ def take_over(environ: WSGIEnvironment, start_response: StartResponse) -> HandOv
 
 def _find(environ: WSGIEnvironment) -> Callable[[WSGIEnvironment, Any], HandOver] | None:
     """Recognise the server."""
-    if "wsgi.websocket" in environ or not environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1"):
-        return None  # upgraded by somebody else already; or one of many streams on a shared HTTP/2 socket
+    if "wsgi.websocket" in environ or is_stream(environ):
+        return None  # upgraded by somebody else already, or never to be
     source = environ.get("wsgi.input")
     if isinstance(environ.get("gunicorn.socket"), gevent_socket.socket) and _unreader(source) is not None:
         return _from_gunicorn

@@ -170,6 +170,7 @@ class Client:
 
         Raises:
             ConnectionClosed: the application has closed.
+            TimeoutError: it does not read, perhaps because its own messages are not received here.
         """
         self._flush()
         if self.close_code is not None:
@@ -241,12 +242,17 @@ class Client:
         return self._protocol.state.name == "CLOSED"
 
     def _flush(self) -> None:
+        self.socket.settimeout(self._timeout)
         for data in self._protocol.data_to_send():
-            with suppress(OSError):  # the reading side tells how it ended
+            try:
                 if data:
                     self.socket.sendall(data)
                 else:
                     self.socket.shutdown(socket.SHUT_WR)
+            except TimeoutError:
+                raise TimeoutError(f"the application has not read for {self._timeout} seconds") from None
+            except OSError:
+                pass  # the reading side tells how it ended
 
     def _pump_until(self, done: Callable[[], bool], seconds: float) -> None:
         """Exchange bytes until something is true."""
@@ -260,7 +266,8 @@ class Client:
                 raise TimeoutError(f"nothing came within {seconds} seconds") from None
             except OSError:
                 data = b""
-            self.socket.settimeout(None)
+            finally:
+                self.socket.settimeout(self._timeout)
             if data:
                 self._protocol.receive_data(data)
             else:

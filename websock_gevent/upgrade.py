@@ -89,9 +89,11 @@ class UpgradeResponse(Response):
             werkzeug.exceptions.HTTPException: it is refused.
         """
         options = self._plan[2]
-        if not servers.can_hand_over(environ):
+        if servers.is_stream(environ):
             raise exceptions.NotImplemented(_cannot(environ))
         handshake.check(environ, options)
+        if not servers.can_hand_over(environ):
+            raise exceptions.NotImplemented(_cannot(environ))
         for name, value in handshake.accept_headers(environ, options):
             self.headers[name] = value
         self._validated = True

@@ -49,6 +49,7 @@ class Waiter:
     __slots__ = (
         "_flushing",
         "_greenlet",
+        "_held",
         "_hub",
         "_loop",
         "_parked",
@@ -78,6 +79,7 @@ class Waiter:
         self._reader: Any = self._loop.io(websocket.fileno(), _READ)
         self._writer: Any = None
         self._send_timeout = send_timeout
+        self._held = 0  # bytes in the kernel when ``stalled`` was set
         self._tick = tick
         self._timer: Any = None
         self._remind_at = 0.0
@@ -149,6 +151,7 @@ class Waiter:
         """Send what is waiting. What the kernel does not take now is sent from the hub as the peer reads."""
         if self._writer is None and not self._websocket.flush():
             self.stalled = monotonic()
+            self._held = self._websocket.unacknowledged()
             self._writer = self._loop.io(self._websocket.fileno(), _WRITE)
             self._writer.start(self._on_writable)
             self.remind(self._send_timeout)
@@ -197,6 +200,15 @@ class Waiter:
             self._wake()
         else:
             self.stalled = monotonic()
+            self._held = self._websocket.unacknowledged()
+
+    def gives_up(self) -> bool:
+        """Tell whether the peer has taken nothing for ``send_timeout`` seconds. If it has, the wait begins anew."""
+        held = self._websocket.unacknowledged()
+        if held < self._held:
+            self.stalled = monotonic()
+        self._held = held
+        return self.stalled is not None and monotonic() >= self.stalled + self._send_timeout
 
     def _stop_writing(self) -> None:
         self.stalled = None

@@ -13,6 +13,9 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import sys
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import TYPE_CHECKING, Any
 
 from gevent import Timeout
@@ -208,6 +211,17 @@ class WebSocket(GeventWebSocket):
         joined = b"".join(out[:count])
         out[:count] = [joined]
         return joined
+
+    def unacknowledged(self) -> int:
+        """Return how many bytes the kernel still holds for the peer; 0 where the system does not tell.
+
+        A peer that reads slowly lets this fall long before the socket is writable again: the kernel waits until a good
+        part of its buffer, which may be megabytes, is free.
+        """
+        try:
+            return int.from_bytes(ioctl(self.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
 
     def half_close(self) -> None:
         """Tell the peer that nothing more comes, and keep receiving."""
