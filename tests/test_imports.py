@@ -25,11 +25,13 @@ ALLOWED = {
     "goodbye": "deadlines errors frames waiter websocket",
     "mailbox": "waiter websock websocket",
     "connection": "deadlines errors frames goodbye mailbox options websock websocket",
-    "servers": "",
-    "upgrade": "connection handshake messages options servers websock websocket",
+    "servers": "frames",
+    "drainer": "websock",
+    "hosts": "drainer",
+    "upgrade": "connection drainer handshake hosts messages options servers websock websocket",
     "flask": "errors handshake",
     "testing": "errors",
-    "__init__": "errors frames mailbox options upgrade websock websocket",
+    "__init__": "drainer errors frames hosts mailbox options upgrade websock websocket",
 }
 
 

@@ -4,8 +4,10 @@ A view returns `upgrade(environ, Handler, state)`, the handler writes a few call
 through which anybody can talk to the connected client. See the README for the ten lines it takes in Flask.
 """
 
+from .drainer import DrainSettings, configure_drain
 from .errors import ConnectionClosed, MessageTooBig, ProtocolError, UpgradeRequired, WebSocketError
 from .frames import CloseCode
+from .hosts import drain
 from .mailbox import Mailbox, Timer, current
 from .options import Options
 from .upgrade import upgrade
@@ -17,6 +19,7 @@ __all__ = [
     "CloseCode",
     "ConnectionClosed",
     "Control",
+    "DrainSettings",
     "Handler",
     "Mailbox",
     "Message",
@@ -31,7 +34,9 @@ __all__ = [
     "WebSock",
     "WebSocket",
     "WebSocketError",
+    "configure_drain",
     "current",
+    "drain",
     "upgrade",
 ]
 

@@ -74,6 +74,7 @@ class Connection:
         "_mailbox",
         "_more",
         "_options",
+        "_shutdown",
         "_state",
         "_terminate",
         "_waiter",
@@ -96,6 +97,7 @@ class Connection:
         self._initialised = False
         self._more = True  # the reader may hold complete items: bytes came behind the handshake
         self._doom: tuple[Reason, int, str] | None = None
+        self._shutdown: tuple[Reason, int, str] = ("shutdown", 1012, "")
 
     # The driver: one greenlet for the whole life.
 
@@ -106,6 +108,7 @@ class Connection:
             SystemExit, KeyboardInterrupt: the process is told to end; after ``terminate``.
         """
         token = enter(self)
+        self._waiter.lend()
         try:
             while self.phase < _CLOSED:
                 if self.step():
@@ -113,9 +116,9 @@ class Connection:
                 elif self.phase < _CLOSED:
                     self._waiter.park()
         except GreenletExit:
-            self._end("shutdown", 1012)
+            self._end(*self._shutdown)
         except (SystemExit, KeyboardInterrupt):
-            self._end("shutdown", 1012)
+            self._end(*self._shutdown)
             raise
         except BaseException as error:
             # Ours, not the handler's. A server could only write an HTTP error behind the 101, so it goes no further.
@@ -134,7 +137,6 @@ class Connection:
             self._deadlines.alarm = False
             self._on_alarm()
         if self._doom is not None and self.phase is _OPEN:
-            logger.warning("%s: ended with %d: %s", self._peer(), *self._doom[1:])
             self._end(*self._doom)
         if self._waiter.stalled is not None:
             return False
@@ -344,9 +346,32 @@ class Connection:
                 self._mailbox.shut()
         return self._mailbox
 
+    def shutdown(self, code: int, text: str) -> None:
+        """End as soon as the running callback, if any, has returned: the server goes away."""
+        self._shutdown = "shutdown", code, text
+        self._end_soon(self._shutdown)
+
+    def cut(self) -> None:
+        """Wait no longer for a blocked callback, for the peer to read, or for its close frame."""
+        self._waiter.call_soon(self._cut)
+
+    def _cut(self) -> None:
+        """In the hub. A ``terminate`` that runs is left to come to its end."""
+        if self.phase <= _OPEN:
+            self._waiter.kill()
+        elif self._waiter.parked:
+            self.phase = _CLOSED
+            self._waiter.wake()
+
     def _overflow(self) -> None:
         """End as soon as the running callback, if any, has returned: more was put in than may wait."""
-        self._doom = ("error", "mailbox overflow"), 1008, "mailbox overflow"
+        if self._doom is None:
+            logger.warning("%s: more than max_mailbox messages are waiting, closing with 1008", self._peer())
+        self._end_soon((("error", "mailbox overflow"), 1008, "mailbox overflow"))
+
+    def _end_soon(self, doom: tuple[Reason, int, str]) -> None:
+        if self._doom is None:
+            self._doom = doom
         self._waiter.wake()
 
     def _peer(self) -> str:

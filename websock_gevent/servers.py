@@ -1,52 +1,87 @@
 """Where each WSGI server keeps the socket, the bytes it has read ahead, and how it is told to end quietly.
 
-The only module that knows servers; none is imported that is not running. A server is recognised by what it put into
-the environ. Taking a socket over means: the bytes behind the request are ours, the server writes nothing any more
-(neither head nor body nor a next response), and its access log still gets the 101 with the connection's duration.
+The only module that knows how servers are built; none is imported that is not running. A server is recognised by what
+it put into the environ. Taking a socket over means: the bytes behind the request are ours, the server writes nothing
+any more (neither head nor body nor a next response), and its access log still gets the 101 with the connection's
+duration. When servers end is the business of `hosts`.
 
-Facts, checked against gunicorn 23.0 and 27.0 and gevent 26.9:
+Facts, checked against gunicorn 23.0 and 27.0, gevent 26.9, gevent-websocket 0.10.1 and Werkzeug 3.1:
 
-===================  ===================================  ==============================
-server               socket                               bytes read ahead
-===================  ===================================  ==============================
-gunicorn ``gevent``  ``environ["gunicorn.socket"]``       the request's ``unreader.buf``
-gevent.pywsgi        ``environ["wsgi.input"].raw._sock``  the ``BufferedReader`` itself
-===================  ===================================  ==============================
+=================================  ===================================  =================================
+server                             socket                               bytes read ahead
+=================================  ===================================  =================================
+gunicorn ``gevent``, ``gthread``   ``environ["gunicorn.socket"]``       the request's ``unreader.buf``
+gevent.pywsgi, ``gevent_pywsgi``   ``environ["wsgi.input"].raw._sock``  the ``BufferedReader`` itself
+gevent-websocket, its worker       ``wsgi.websocket.handler.socket``    ``wsgi.websocket.handler.rfile``
+Werkzeug, ``flask run``            ``environ["werkzeug.socket"]``       ``wsgi.input``, a ``BufferedReader``
+=================================  ===================================  =================================
 
-Both take an emptied (gunicorn) or closed (pywsgi) read side for a client that has left, and go quietly. That the head
-is sent already they learn through ``start_response.__self__``, if no middleware has wrapped it. If one has, they try
-to send theirs when the WebSocket is over, meet a socket that is shut down, and take that for a client that has left,
-too.
+gunicorn and pywsgi take an emptied (gunicorn) or closed (pywsgi) read side for a client that has left, and go quietly.
+That the head is sent already they learn through the object behind ``start_response``. Where that cannot be found
+because a middleware has wrapped it, and with Werkzeug, whose object is a closure, the server tries to send its own
+head when the WebSocket is over, meets a socket that is shut down, and takes that for a client that has left.
 """
 
 from __future__ import annotations
 
 import io
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from gevent import socket as gevent_socket
+from gevent._hub_local import get_hub_if_exists
+from geventwebsocket.websocket import WebSocket
+
+from .frames import close_frame
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["SUPPORTED", "HandOver", "can_hand_over", "is_stream", "take_over"]
+__all__ = ["HandOver", "is_stream", "is_upgraded", "obstacle", "refuse", "take_over"]
 
-SUPPORTED = "gunicorn with its gevent worker (gunicorn -k gevent) and gevent.pywsgi.WSGIServer"
+_SUPPORTED = "gunicorn with its gevent worker (gunicorn -k gevent), gevent.pywsgi.WSGIServer, or flask run"
 
 
-class HandOver(NamedTuple):
-    """What a server has given away: the gevent socket, plain or TLS, and the bytes it had read behind the request."""
+class HandOver:
+    """What a server has given away.
 
-    socket: Any
-    unread: bytes
+    Args:
+        sock: The connection's socket: gevent's or a plain one, with or without TLS.
+        unread: The bytes the server had read behind the request.
+        upgraded: The server has sent a 101 of its own.
+    """
+
+    def __init__(self, sock: Any, unread: bytes, *, upgraded: bool = False) -> None:
+        self.socket = sock
+        self.unread = unread
+        self.upgraded = upgraded
+        #: A thread of its own, in an unpatched process, has no hub yet: it gets one for the connection's life.
+        self._lent_hub = get_hub_if_exists() is None
 
     def end(self) -> None:
         """The WebSocket is over: close both directions; closing the socket itself is left to its server."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
+        if self._lent_hub and (hub := get_hub_if_exists()) is not None:
+            hub.destroy(destroy_loop=True)  # else each thread that ends would leave an epoll descriptor behind
+
+
+def is_upgraded(environ: WSGIEnvironment) -> bool:
+    """Tell whether gevent-websocket's handler has sent a 101 before the application was called."""
+    return isinstance(environ.get("wsgi.websocket"), WebSocket)
+
+
+def refuse(environ: WSGIEnvironment, code: int, text: str) -> None:
+    """Close what `is_upgraded`: an HTTP answer would not be sent any more."""
+    websocket = environ["wsgi.websocket"]
+    with suppress(OSError):
+        websocket.raw_write(close_frame(code, text))
+    websocket.closed = True
 
 
 def is_stream(environ: WSGIEnvironment) -> bool:
@@ -54,30 +89,45 @@ def is_stream(environ: WSGIEnvironment) -> bool:
     return not environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1")
 
 
-def can_hand_over(environ: WSGIEnvironment) -> bool:
-    """Tell whether the server behind this request can give its socket away."""
-    return _find(environ) is not None
+def obstacle(environ: WSGIEnvironment) -> str | None:
+    """Return why the server behind this request cannot give its socket away, and what could; ``None`` if it can."""
+    if is_stream(environ):
+        return "A stream of HTTP/2 cannot become a WebSocket here (RFC 8441): connect with HTTP/1.1."
+    if _find(environ) is not None:
+        return None
+    server = environ.get("SERVER_SOFTWARE") or "this WSGI server"
+    if ("gunicorn.socket" in environ or "werkzeug.socket" in environ) and not environ.get("wsgi.multithread"):
+        return (
+            f"{server} serves one request at a time here, and a WebSocket would hold it for ever. "
+            "Run gunicorn -k gevent instead of its sync worker, flask run without --without-threads."
+        )
+    if environ.get("werkzeug.request") is not None and "REMOTE_PORT" not in environ:
+        return "Flask's test client has no socket to give away. In tests, use websock_gevent.testing.connect."
+    return f"{server} does not give its socket away. Use {_SUPPORTED}."
 
 
 def take_over(environ: WSGIEnvironment, start_response: StartResponse) -> HandOver:
     """Take the socket of a request for which ``start_response`` has been called already.
 
     Raises:
-        LookupError: this server cannot; see `can_hand_over`.
+        LookupError: this server cannot; see `obstacle`.
     """
     take = _find(environ)
     if take is None:
-        raise LookupError("the WSGI server does not give its socket away")
+        raise LookupError(obstacle(environ))
     return take(environ, getattr(start_response, "__self__", None))
 
 
 def _find(environ: WSGIEnvironment) -> Callable[[WSGIEnvironment, Any], HandOver] | None:
     """Recognise the server."""
-    if "wsgi.websocket" in environ or is_stream(environ):
-        return None  # upgraded by somebody else already, or never to be
     source = environ.get("wsgi.input")
-    if isinstance(environ.get("gunicorn.socket"), gevent_socket.socket) and _unreader(source) is not None:
-        return _from_gunicorn
+    if is_upgraded(environ):
+        return _from_gevent_websocket
+    if "gunicorn.socket" in environ:
+        return _from_gunicorn if environ.get("wsgi.multithread") and _unreader(source) is not None else None
+    if "werkzeug.socket" in environ:
+        many = environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess")
+        return _from_werkzeug if many and isinstance(source, io.BufferedReader) else None
     if isinstance(getattr(getattr(source, "raw", None), "_sock", None), gevent_socket.socket):
         return _from_pywsgi
     return None
@@ -103,15 +153,45 @@ def _from_gunicorn(environ: WSGIEnvironment, response: Any) -> HandOver:
 def _from_pywsgi(environ: WSGIEnvironment, handler: Any) -> HandOver:
     reader = environ["wsgi.input"]
     sock = reader.raw._sock
+    unread = _peeked(reader, sock)
+    reader.close()
+    if not hasattr(handler, "headers_sent"):
+        handler = _owner_of(reader)
+    if handler is not None:
+        handler.headers_sent = True
+    return HandOver(sock, unread)
+
+
+def _from_gevent_websocket(environ: WSGIEnvironment, _: Any) -> HandOver:
+    websocket = environ["wsgi.websocket"]
+    websocket.closed = True  # else an empty close frame would follow ours
+    handler = websocket.handler
+    return HandOver(handler.socket, _peeked(handler.rfile, handler.socket), upgraded=True)
+
+
+def _from_werkzeug(environ: WSGIEnvironment, _: Any) -> HandOver:
+    sock = environ["werkzeug.socket"]
+    return HandOver(sock, _peeked(environ["wsgi.input"], sock))
+
+
+def _peeked(reader: io.BufferedReader, sock: Any) -> bytes:
+    """What a reader holds already."""
     timeout = sock.gettimeout()
     sock.settimeout(0)
     try:
-        unread = bytes(reader.peek())
+        return bytes(reader.peek())
     except OSError:
-        unread = b""
+        return b""
     finally:
         sock.settimeout(timeout)
-    reader.close()
-    if hasattr(handler, "headers_sent"):
-        handler.headers_sent = True
-    return HandOver(sock, unread)
+
+
+def _owner_of(reader: io.BufferedReader) -> Any:
+    """pywsgi's handler behind middlewares that hide it: it is among the callers. ``None`` in another greenlet."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if getattr(owner, "rfile", None) is reader and hasattr(owner, "headers_sent"):
+            return owner
+        frame = frame.f_back
+    return None

@@ -17,6 +17,8 @@ from werkzeug.wrappers import Response
 
 from . import handshake, servers
 from .connection import Connection
+from .drainer import Drainer, settings
+from .hosts import drainer_of
 from .messages import MessageReader
 from .options import Options
 from .websocket import WebSocket
@@ -88,25 +90,36 @@ class UpgradeResponse(Response):
         Raises:
             werkzeug.exceptions.HTTPException: it is refused.
         """
-        options = self._plan[2]
-        if servers.is_stream(environ):
-            raise exceptions.NotImplemented(_cannot(environ))
-        handshake.check(environ, options)
-        if not servers.can_hand_over(environ):
-            raise exceptions.NotImplemented(_cannot(environ))
-        for name, value in handshake.accept_headers(environ, options):
-            self.headers[name] = value
+        try:
+            self._check(environ, drainer_of(environ))
+        except exceptions.HTTPException as refusal:
+            _refuse_upgraded(environ, refusal)
+            raise
+        if not servers.is_upgraded(environ):
+            for name, value in handshake.accept_headers(environ, self._plan[2]):
+                self.headers[name] = value
         self._validated = True
+
+    def _check(self, environ: WSGIEnvironment, drainer: Drainer) -> None:
+        if not servers.is_stream(environ):
+            handshake.check(environ, self._plan[2])
+        obstacle = servers.obstacle(environ)
+        if obstacle is not None:
+            raise exceptions.NotImplemented(obstacle)
+        _refuse_at_the_end(drainer)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Tell the server of a 101, for its log and for middlewares, and take its socket."""
-        if not self._validated:
-            try:
+        drainer = drainer_of(environ, start_response)
+        try:
+            if not self._validated:
                 self.validate(environ)
-            except exceptions.HTTPException as refusal:
-                return refusal(environ, start_response)
+            _refuse_at_the_end(drainer)
+        except exceptions.HTTPException as refusal:
+            _refuse_upgraded(environ, refusal)
+            return refusal(environ, start_response)
         start_response(_STATUS, self.headers.to_wsgi_list())
-        return _Life(self, environ, servers.take_over(environ, start_response))
+        return _Life(self, environ, servers.take_over(environ, start_response), drainer)
 
     def open(self, environ: WSGIEnvironment, hand_over: servers.HandOver) -> Connection:
         """Build the connection, and put its 101 on the wire."""
@@ -119,8 +132,9 @@ class UpgradeResponse(Response):
             unread=hand_over.unread,
             send_timeout=options.send_timeout,
         )
-        websocket.out.append(self._head())
-        websocket.flush()
+        if not hand_over.upgraded:
+            websocket.out.append(self._head())
+            websocket.flush()
         return Connection(websocket, handler, state, options)
 
     def _head(self) -> bytes:
@@ -133,10 +147,13 @@ class UpgradeResponse(Response):
 class _Life:
     """The response's body, as the server sees it: asked for its first piece, it lives the WebSocket, and is empty."""
 
-    def __init__(self, response: UpgradeResponse, environ: WSGIEnvironment, hand_over: servers.HandOver) -> None:
+    def __init__(
+        self, response: UpgradeResponse, environ: WSGIEnvironment, hand_over: servers.HandOver, drainer: Drainer
+    ) -> None:
         self._response: UpgradeResponse | None = response
         self._environ: WSGIEnvironment | None = environ
         self._hand_over = hand_over
+        self._drainer = drainer
 
     def __iter__(self) -> _Life:
         return self
@@ -149,12 +166,19 @@ class _Life:
                 connection = response.open(environ, self._hand_over)
                 self._close(response)
                 del response, environ  # not held for the life of the connection
-                connection.run()
+                self._live(connection)
             except Exception:
                 logger.exception("the WebSocket could not be opened")
             finally:
                 self._hand_over.end()
         raise StopIteration
+
+    def _live(self, connection: Connection) -> None:
+        self._drainer.add(connection)
+        try:
+            connection.run()
+        finally:
+            self._drainer.discard(connection)
 
     def close(self) -> None:
         """Called by the server behind the last piece. If it never asked for the first one, there was no WebSocket."""
@@ -196,10 +220,13 @@ def _response_class(base: type[Response]) -> type[UpgradeResponse]:
     return made
 
 
-def _cannot(environ: WSGIEnvironment) -> str:
-    if environ.get("werkzeug.request") is not None and "wsgi.input" in environ and "REMOTE_PORT" not in environ:
-        hint = " In tests, use websock_gevent.testing.connect."
-    else:
-        hint = ""
-    server = environ.get("SERVER_SOFTWARE") or "this WSGI server"
-    return f"{server} does not give its socket away. Use {servers.SUPPORTED}.{hint}"
+def _refuse_at_the_end(drainer: Drainer) -> None:
+    if drainer.draining:
+        text = "The server is about to end. Connect again: another one will answer."
+        raise exceptions.ServiceUnavailable(text, retry_after=settings().retry_after)
+
+
+def _refuse_upgraded(environ: WSGIEnvironment, refusal: exceptions.HTTPException) -> None:
+    """Where gevent-websocket has sent a 101 already, a refusal can only be a close frame."""
+    if servers.is_upgraded(environ):
+        servers.refuse(environ, 1013 if refusal.code == 503 else 1008, str(refusal.description)[:123])

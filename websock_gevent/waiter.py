@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -86,6 +87,16 @@ class Waiter:
         self.readable = False
         self.stalled: float | None = None
 
+    def lend(self) -> None:
+        """Note that the calling greenlet is the connection's from now on."""
+        self._greenlet = gevent.getcurrent()
+
+    def kill(self) -> None:
+        """Throw `GreenletExit` into the connection's greenlet, wherever it waits. Only from the hub."""
+        if self._greenlet is not None:
+            self._parked = False
+            self._greenlet.throw(gevent.GreenletExit)
+
     @property
     def parked(self) -> bool:
         """Whether the greenlet waits here, and not in a handler."""
@@ -100,7 +111,6 @@ class Waiter:
         if not self._reading:
             self._reading = True
             self._reader.start(self._on_readable)
-        self._greenlet = gevent.getcurrent()
         self._parked = True
         try:
             self._hub.switch()
@@ -118,6 +128,10 @@ class Waiter:
         if _get_ident() == self._thread:
             self._loop.run_callback(function, *args)
         else:
+            self._call_from_afar(function, *args)
+
+    def _call_from_afar(self, function: Callable[..., object], *args: object) -> None:
+        with suppress(ValueError):  # its thread has ended, and the hub with it
             self._loop.run_callback_threadsafe(function, *args)
 
     def wake(self) -> None:
@@ -125,7 +139,7 @@ class Waiter:
         if _get_ident() == self._thread:
             self._wake()
         else:
-            self._loop.run_callback_threadsafe(self._wake)
+            self._call_from_afar(self._wake)
 
     def _wake(self) -> None:
         if self._parked and not self._resuming:
@@ -166,7 +180,7 @@ class Waiter:
             if len(self._pushed) >= limit:
                 return False
             self._pushed.append(frames)
-            self._loop.run_callback_threadsafe(self._push_next)
+            self._call_from_afar(self._push_next)
             return True
         out = self._websocket.out
         if len(out) + len(frames) > limit:

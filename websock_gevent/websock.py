@@ -24,6 +24,7 @@ __all__ = [
     "Result",
     "Stop",
     "WebSock",
+    "checked_close",
     "encode",
     "interpret",
 ]
@@ -160,10 +161,15 @@ def _stop(reason: object, *close: Any) -> Stop:
     final: Reason = "normal" if code is not None else ("error", reason)
     if not close:
         return Stop(code or 1011, "", final)
-    return Stop(*_checked_close(*close), final)
+    return Stop(*checked_close(*close), final)
 
 
-def _checked_close(close: Any) -> tuple[int, str]:
+def checked_close(close: Any) -> tuple[int, str]:
+    """Return code and text of what is meant to close a connection.
+
+    Raises:
+        TypeError, ValueError: it may not be sent; the text shows what is accepted.
+    """
     code, text = close if type(close) is tuple and len(close) == 2 else (close, None)
     if not isinstance(code, int) or isinstance(code, bool) or not (text is None or isinstance(text, str)):
         raise TypeError(f"close is {_shown(close)}; accepted are a code or (code, text), text a str or None")

@@ -1,0 +1,144 @@
+"""Who serves a request: a gunicorn worker, a pywsgi server, or just this process; and how its end is noticed.
+
+Owns one `Drainer` for each of them and what sets it off, without any configuration:
+
+- a gunicorn worker, of whatever class, stops being ``alive`` on SIGTERM, on a reload, on ``max_requests`` and on
+  SIGQUIT. It is found behind its own signal handlers, and asked ten times a second;
+- a ``gevent.pywsgi.WSGIServer`` drains before it stops, whoever calls ``stop`` (``serve_forever`` does, on Ctrl-C);
+- the interpreter's exit, for everything else: what is still open then is told to go at once.
+
+Refuses to know connections and sockets.
+"""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import gevent
+from gevent.baseserver import BaseServer
+
+from .drainer import Drainer, settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+__all__ = ["drain", "drainer_of"]
+
+#: Seconds between two looks at a gunicorn worker.
+POLL = 0.1
+#: Seconds for the goodbye at the interpreter's exit. gunicorn's master, asked twice to end, kills after two.
+EXIT_GRACE = 1.5
+
+_SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGABRT)
+
+_process = Drainer()
+_drainers: WeakKeyDictionary[Any, Drainer] = WeakKeyDictionary()
+_lock = threading.Lock()
+_exit_is_watched = False
+
+
+def drain(seconds: float | None = None, share: float | None = None) -> int:
+    """End all connections of this process, as the end of its server does, and wait for it. There is no way back.
+
+    New connections are refused with 503 from now on. Call it by hand where nothing else notices the end: behind a
+    signal of your own, before a process leaves a load balancer.
+
+    Args:
+        seconds: The time there is; ``None`` for `DrainSettings` ``grace``.
+        share: Part of it over which the close frames are spread; ``None`` for `DrainSettings` ``share``.
+
+    Returns:
+        How many connections had not ended when the time was over.
+    """
+    time = settings().grace if seconds is None else seconds
+    drainers = [_process, *_drainers.values()]
+    others = [gevent.spawn(drainer.drain, time, share) for drainer in drainers]
+    gevent.joinall(others)
+    return sum(map(len, drainers))
+
+
+def drainer_of(environ: WSGIEnvironment, start_response: StartResponse | None = None) -> Drainer:
+    """Return the drainer of whoever serves a request; from the second look on it is the same.
+
+    Args:
+        environ: The request's.
+        start_response: If it is there already, a pywsgi server is found behind it in any greenlet.
+    """
+    host = _worker() or _server(environ, start_response)
+    drainer = _process if host is None else _drainers.get(host)
+    if drainer is None or not _exit_is_watched:
+        with _lock:
+            drainer = _prepare(host)
+    return drainer
+
+
+def _prepare(host: Any) -> Drainer:
+    """Make the drainer of a host and have its end noticed, once."""
+    global _exit_is_watched
+    if not _exit_is_watched:
+        _exit_is_watched = True
+        atexit.register(_at_exit)
+    drainer = _process if host is None else _drainers.get(host)
+    if drainer is None:
+        drainer = _drainers[host] = Drainer()
+        if isinstance(host, BaseServer):
+            host.stop = _Stop(host.stop, host.close, drainer)  # type: ignore[method-assign]
+        else:
+            # A thread, because the threads of gthread run no hub between two connections; a greenlet if patched.
+            threading.Thread(target=_watch, args=(host, drainer), name="websock_gevent", daemon=True).start()
+    return drainer
+
+
+def _worker() -> Any:
+    """The gunicorn worker that this process is; ``None`` if it is none. One handler may have been replaced."""
+    for number in _SIGNALS:
+        worker = getattr(signal.getsignal(number), "__self__", None)
+        if hasattr(worker, "alive") and hasattr(worker, "cfg"):
+            return worker
+    return None
+
+
+def _watch(worker: Any, drainer: Drainer) -> None:
+    while worker.alive:
+        gevent.sleep(POLL)
+    drainer.drain(_within(worker.cfg.graceful_timeout))
+
+
+def _within(graceful_timeout: float) -> float:
+    """The part of gunicorn's patience that is ours: the worker then needs up to two seconds to see that it may go."""
+    return graceful_timeout - min(2.0, 0.4 * graceful_timeout)
+
+
+def _server(environ: WSGIEnvironment, start_response: StartResponse | None) -> Any:
+    """The pywsgi server of a request: behind start_response, unless that is wrapped, or behind its own greenlet."""
+    handler = getattr(start_response, "__self__", None)
+    serve, *_ = getattr(gevent.getcurrent(), "args", None) or [None]
+    for found in (getattr(handler, "server", None), getattr(serve, "__self__", None)):
+        if isinstance(found, BaseServer):
+            return found
+    return None
+
+
+class _Stop:
+    """``stop`` of a pywsgi server: close the listener, drain, and then what it did before."""
+
+    def __init__(self, stop: Callable[..., object], close: Callable[[], object], drainer: Drainer) -> None:
+        self._stop = stop
+        self._close = close
+        self._drainer = drainer
+
+    def __call__(self, timeout: float | None = None) -> None:
+        self._close()
+        self._drainer.drain(settings().grace if timeout is None else timeout)
+        self._stop(timeout)
+
+
+def _at_exit() -> None:
+    """Say goodbye to what is still open."""
+    if len(_process) or any(map(len, _drainers.values())):
+        drain(EXIT_GRACE, share=0.0)
