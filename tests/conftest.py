@@ -1,21 +1,30 @@
-"""Servers that a whole run of the tests shares, and the programs of other people that it needs."""
+"""Servers that a whole run of the tests shares."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-from serving import OLDEST_GUNICORN, Server, gunicorn, pywsgi
+from kinds import KINDS, Kind
+from serving import Server, gunicorn
 
 
-@pytest.fixture(scope="session", params=["gunicorn-oldest", "gunicorn", "pywsgi"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """The app ``served``, by each server in turn."""
-    if request.param == "pywsgi":
-        serving = pywsgi()
-    else:
-        serving = gunicorn(version=OLDEST_GUNICORN if request.param == "gunicorn-oldest" else None)
-    with serving as running:
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "only(test): run with those kinds of server alone for which test(kind) is true")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each kind of server in turn to whoever asks for ``kind`` or ``server``."""
+    if "kind" in metafunc.fixturenames:
+        marks = list(metafunc.definition.iter_markers("only"))
+        kinds = [kind for kind in KINDS if all(mark.args[0](kind) for mark in marks)]
+        metafunc.parametrize("kind", kinds, ids=lambda kind: kind.name, scope="session")
+
+
+@pytest.fixture(scope="session")
+def server(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The app ``served``, by this kind of server."""
+    with kind.start(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import signal
 import socket
-import struct
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -20,8 +20,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple
 from urllib.parse import quote
+
+import trustme
 
 __all__ = [
     "DEADLINE",
@@ -29,8 +32,9 @@ __all__ = [
     "OLDEST_GUNICORN",
     "Answer",
     "Program",
-    "Raw",
     "Server",
+    "certificate",
+    "flask_run",
     "gunicorn",
     "gunicorn_target",
     "node",
@@ -45,6 +49,21 @@ ROOT = Path(__file__).resolve().parent.parent
 APPS = ROOT / "tests" / "apps"
 NODE = ROOT / "tests" / "node"
 CACHE = ROOT / ".cache"
+#: gunicorn's own, and the seconds that a request took.
+ACCESS_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s" %(L)s'
+
+
+class Answer(NamedTuple):
+    """A response over HTTP."""
+
+    version: str
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def values(self, name: str) -> list[str]:
+        """The values of all headers of a name."""
+        return [value for key, value in self.headers if key.lower() == name.lower()]
 
 
 class Program:
@@ -70,7 +89,7 @@ class Program:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             with self._news:
-                self._text += line.decode(errors="replace")
+                self._text += _COLOUR.sub("", line.decode(errors="replace"))
                 self._news.notify_all()
         with self._news:
             self._ended = True
@@ -104,6 +123,16 @@ class Program:
         if found is None:
             raise AssertionError(f"{pattern!r} was not written by {self._command}, but:\n{self.log(since)}")
         return found
+
+    def wait_for_port(self, port: int) -> None:
+        """Wait until something listens there; not every program says so."""
+        deadline, pause = monotonic() + DEADLINE, threading.Event()
+        while monotonic() < deadline:
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), DEADLINE):
+                return
+            assert self._process.poll() is None, f"{self._command} has ended:\n{self.log()}"
+            pause.wait(0.01)
+        raise AssertionError(f"{self._command} does not listen on port {port}")
 
     def write(self, line: str) -> None:
         """Write a line to its stdin."""
@@ -146,10 +175,30 @@ class Server(Program):
     """
 
     port = 0
+    unix = ""
+    tls: ssl.SSLContext | None = None
 
     def listening(self) -> None:
         """Wait until it takes connections."""
-        self.port = int(self.wait_for_log(r"Listening at: http://127\.0\.0\.1:(\d+)").group(1))
+        found = self.wait_for_log(r"(?:Listening at:|Running on) (?:https?://127\.0\.0\.1:(\d+)|unix:([^\s]+))")
+        self.port, self.unix = int(found[1] or 0), found[2] or ""
+
+    @property
+    def host(self) -> str:
+        """What a client puts into its ``Host`` header."""
+        return "localhost" if self.unix else f"127.0.0.1:{self.port}"
+
+    def socket(self, encrypted: bool = True) -> socket.socket:
+        """A connected socket; with TLS only as far as the handshake of TCP if not ``encrypted``."""
+        if self.unix:
+            connected = socket.socket(socket.AF_UNIX)
+            connected.settimeout(DEADLINE)
+            connected.connect(self.unix)
+            return connected
+        connected = socket.create_connection(("127.0.0.1", self.port), DEADLINE)
+        if self.tls is None or not encrypted:
+            return connected
+        return self.tls.wrap_socket(connected, server_hostname="127.0.0.1")
 
     @property
     def worker_pids(self) -> list[int]:
@@ -163,11 +212,12 @@ class Server(Program):
 
     def url(self, path: str = "/", scheme: str = "http") -> str:
         """The address of a path."""
-        return f"{scheme}://127.0.0.1:{self.port}{path}"
+        return f"{scheme}{'s' if self.tls else ''}://{self.host}{path}"
 
     def get(self, path: str) -> Answer:
         """Send a GET request on a connection of its own."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        connection = HTTPConnection(self.host)
+        connection.sock = self.socket()
         try:
             connection.request("GET", path)
             response = connection.getresponse()
@@ -199,6 +249,7 @@ class Server(Program):
         self.end()
 
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _IDLE = re.compile(r"/idle\?mark=|^mark [0-9a-f]{32}$")
 
 
@@ -209,6 +260,24 @@ def _environment(*first: Path, **more: str) -> dict[str, str]:
         paths.append(os.environ["PYTHONPATH"])
     kept = {name: value for name, value in os.environ.items() if name not in ("GUNICORN_CMD_ARGS", "WEB_CONCURRENCY")}
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **more}
+
+
+class Certificate(NamedTuple):
+    """A certificate for 127.0.0.1 with its key, in one file, and a client's context that trusts it."""
+
+    path: Path
+    client: ssl.SSLContext
+
+
+def certificate(folder: Path) -> Certificate:
+    """Make one."""
+    authority = trustme.CA()
+    made = authority.issue_cert("127.0.0.1", "localhost")
+    path = folder / "certificate.pem"
+    made.private_key_and_cert_chain_pem.write_to_path(str(path))
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return Certificate(path, client)
 
 
 def gunicorn_target(version: str) -> Path:
@@ -229,7 +298,7 @@ def gunicorn(
     *args: str,
     worker: str = "gevent",
     version: str | None = None,
-    port: int = 0,
+    bind: str = "127.0.0.1:0",
     env: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """Serve an app by gunicorn.
@@ -239,29 +308,43 @@ def gunicorn(
         *args: Further arguments.
         worker: Worker class.
         version: A version to install beside the installed one; ``None`` for that one.
-        port: ``0`` for a free one.
+        bind: Where to listen; port ``0`` for a free one.
         env: Further environment variables.
     """
     first = [gunicorn_target(version)] if version else []
-    options = ["-k", worker, "--bind", f"127.0.0.1:{port}", "--access-logfile", "-", "--graceful-timeout", "5"]
+    options = ["-k", worker, "--bind", bind, "--access-logfile", "-", "--access-logformat", ACCESS_FORMAT]
+    options += ["--graceful-timeout", "5"]
     if not version:
         options.append("--no-control-socket")
     command = [sys.executable, "-m", "gunicorn", *options, *args, app]
-    server = Server(command, env=_environment(*first, **(env or {})))
-    try:
+    with _running(Server(command, env=_environment(*first, **(env or {})))) as server:
         server.listening()
         server.wait_for_log("Booting worker")
         yield server
-    finally:
-        server.stop()
 
 
 @contextmanager
-def pywsgi(app: str = "served:app") -> Iterator[Server]:
-    """Serve an app by gevent.pywsgi."""
-    server = Server([sys.executable, str(APPS / "run_pywsgi.py"), app], env=_environment())
-    try:
+def pywsgi(app: str = "served:app", *args: str) -> Iterator[Server]:
+    """Serve an app by gevent.pywsgi; see ``apps/run_pywsgi.py`` for further arguments."""
+    with _running(Server([sys.executable, str(APPS / "run_pywsgi.py"), app, *args], env=_environment())) as server:
         server.listening()
+        yield server
+
+
+@contextmanager
+def flask_run(app: str = "served:app", *args: str) -> Iterator[Server]:
+    """Serve an app by ``flask run``; ``--debug`` among the arguments gives it debugger and reloader."""
+    before = [arg for arg in args if arg == "--debug"]
+    command = [sys.executable, "-m", "flask", "--app", app, *before, "run", "--port", "0"]
+    command += [arg for arg in args if arg not in before]
+    with _running(Server(command, env=_environment())) as server:
+        server.listening()
+        yield server
+
+
+@contextmanager
+def _running(server: Server) -> Iterator[Server]:
+    try:
         yield server
     finally:
         server.stop()
@@ -274,112 +357,3 @@ def node() -> str:
     for package in ("ws", "playwright-core"):
         assert (NODE / "node_modules" / package).is_dir(), f"tests/node has no {package}: run tests/setup"
     return found
-
-
-class Answer(NamedTuple):
-    """A response over HTTP."""
-
-    version: str
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes
-
-    def values(self, name: str) -> list[str]:
-        """The values of all headers of a name."""
-        return [value for key, value in self.headers if key.lower() == name.lower()]
-
-
-class Raw:
-    """A client that sends and receives bytes. A context manager: the socket is closed at its end."""
-
-    KEY = "dGhlIHNhbXBsZSBub25jZQ=="
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.socket = socket.create_connection(("127.0.0.1", server.port), DEADLINE)
-        self._received = b""
-
-    def __enter__(self) -> Raw:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def request(self, path: str = "/echo", line: str = "GET {} HTTP/1.1", **changed: str | None) -> bytes:
-        """Write a handshake.
-
-        Args:
-            path: The path in the request line.
-            line: The request line.
-            **changed: Headers by name, ``_`` for ``-``; ``None`` leaves one out, line breaks add more.
-        """
-        headers: dict[str, str | None] = {
-            "Host": f"127.0.0.1:{self.server.port}",
-            "Connection": "Upgrade",
-            "Upgrade": "websocket",
-            "Sec-WebSocket-Key": self.KEY,
-            "Sec-WebSocket-Version": "13",
-        }
-        headers.update({name.replace("_", "-"): value for name, value in changed.items()})
-        lines = [line.format(path), *(f"{name}: {value}" for name, value in headers.items() if value is not None)]
-        return "\r\n".join([*lines, "", ""]).encode()
-
-    def send(self, data: bytes) -> None:
-        """Send bytes."""
-        self.socket.sendall(data)
-
-    def upgrade(self, path: str = "/echo", behind: bytes = b"", **changed: str | None) -> Answer:
-        """Become a WebSocket, with bytes right behind the handshake, and return the 101."""
-        self.send(self.request(path, **changed) + behind)
-        answer = self.head()
-        assert (answer.version, answer.status) == ("HTTP/1.1", 101), answer
-        return answer
-
-    def read(self, size: int) -> bytes:
-        """Receive exactly so many bytes."""
-        while len(self._received) < size:
-            self._more()
-        data, self._received = self._received[:size], self._received[size:]
-        return data
-
-    def head(self) -> Answer:
-        """Receive the head of a response."""
-        while b"\r\n\r\n" not in self._received:
-            self._more()
-        head, self._received = self._received.split(b"\r\n\r\n", 1)
-        status, *lines = head.decode("latin-1").split("\r\n")
-        version, code, _ = status.split(" ", 2)
-        pairs = [line.partition(":") for line in lines]
-        return Answer(version, int(code), [(name, value.strip()) for name, _, value in pairs], b"")
-
-    def answer(self) -> Answer:
-        """Receive a response with its body."""
-        head = self.head()
-        lengths = head.values("Content-Length")
-        body = self.read(int(lengths[0])) if lengths else self.rest()
-        return head._replace(body=body)
-
-    def rest(self) -> bytes:
-        """Receive what comes up to the end of the stream."""
-        while self._receive():
-            pass
-        data, self._received = self._received, b""
-        return data
-
-    def half_close(self) -> None:
-        """Say that nothing more comes, and go on receiving."""
-        self.socket.shutdown(socket.SHUT_WR)
-
-    def reset(self) -> None:
-        """Close with RST."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
-
-    def _receive(self) -> bytes:
-        data = self.socket.recv(1 << 16)
-        self._received += data
-        return data
-
-    def _more(self) -> None:
-        if not self._receive():
-            raise AssertionError(f"the server closed; it had sent {self._received!r}")

@@ -31,6 +31,7 @@ ALLOWED = {
     "upgrade": "connection drainer handshake hosts messages options servers websock websocket",
     "flask": "errors handshake",
     "testing": "errors",
+    "serve": "drainer hosts",
     "__init__": "drainer errors frames hosts mailbox options upgrade websock websocket",
 }
 

@@ -27,7 +27,7 @@ from .drainer import Drainer, settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["drain", "drainer_of"]
+__all__ = ["EXIT_GRACE", "drain", "drainer_of", "prepare"]
 
 #: Seconds between two looks at a gunicorn worker.
 POLL = 0.1
@@ -70,28 +70,29 @@ def drainer_of(environ: WSGIEnvironment, start_response: StartResponse | None = 
         start_response: If it is there already, a pywsgi server is found behind it in any greenlet.
     """
     host = _worker() or _server(environ, start_response)
-    drainer = _process if host is None else _drainers.get(host)
-    if drainer is None or not _exit_is_watched:
-        with _lock:
-            drainer = _prepare(host)
-    return drainer
+    return prepare(host)
 
 
-def _prepare(host: Any) -> Drainer:
-    """Make the drainer of a host and have its end noticed, once."""
+def prepare(host: Any) -> Drainer:
+    """Return the drainer of a gunicorn worker, a pywsgi server, or the process (``None``); have its end noticed."""
+    with _lock:
+        _watch_exit()
+        drainer = _process if host is None else _drainers.get(host)
+        if drainer is None:
+            drainer = _drainers[host] = Drainer()
+            if isinstance(host, BaseServer):
+                host.stop = _Stop(host.stop, host.close, drainer)  # type: ignore[method-assign]
+            else:
+                # A thread, since those of gthread run no hub between two connections; a greenlet in a patched process.
+                threading.Thread(target=_watch, args=(host, drainer), name="websock_gevent", daemon=True).start()
+        return drainer
+
+
+def _watch_exit() -> None:
     global _exit_is_watched
     if not _exit_is_watched:
         _exit_is_watched = True
         atexit.register(_at_exit)
-    drainer = _process if host is None else _drainers.get(host)
-    if drainer is None:
-        drainer = _drainers[host] = Drainer()
-        if isinstance(host, BaseServer):
-            host.stop = _Stop(host.stop, host.close, drainer)  # type: ignore[method-assign]
-        else:
-            # A thread, because the threads of gthread run no hub between two connections; a greenlet if patched.
-            threading.Thread(target=_watch, args=(host, drainer), name="websock_gevent", daemon=True).start()
-    return drainer
 
 
 def _worker() -> Any:

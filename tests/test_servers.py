@@ -14,29 +14,21 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import pytest
-from serving import DEADLINE, OLDEST_GUNICORN, Answer, Raw, Server, gunicorn
-from websockets.frames import Frame, Opcode
+from kinds import Kind
+from raw import Raw, masked, unmasked
+from serving import DEADLINE, OLDEST_GUNICORN, Answer, Server, gunicorn
+from websockets.frames import Opcode
 from websockets.sync.client import ClientConnection, connect
 
-_ACCESS = re.compile(r'\[.+\] ".*" \d{3} (\d+|-) ')
+_ACCESS = re.compile(r'\[.+\] ".*" \d{3} (\d+|-)( |$)')
 CLOSE_1000 = b"\x88\x02\x03\xe8"
 CLOSE_1002 = b"\x03\xea"
 CLOSE_1011 = b"\x88\x02\x03\xf3"
+#: Tests that need a client to be alone with its server, to be asked before the 101, or to find it in the log.
+DIRECT = pytest.mark.only(lambda kind: not kind.proxied)
+ASKED = pytest.mark.only(lambda kind: not kind.upgraded)
+LOGGED = pytest.mark.only(lambda kind: kind.logs)
 MIDDLEWARES = ["/hidden", "/generated", "/wrapped"]
-
-
-def masked(payload: str | bytes, opcode: Opcode | None = None) -> bytes:
-    """A frame as a client sends it."""
-    data = payload.encode() if isinstance(payload, str) else payload
-    kind = opcode or (Opcode.TEXT if isinstance(payload, str) else Opcode.BINARY)
-    return Frame(kind, data).serialize(mask=True)
-
-
-def unmasked(payload: str | bytes, opcode: Opcode | None = None) -> bytes:
-    """A frame as a server sends it."""
-    data = payload.encode() if isinstance(payload, str) else payload
-    kind = opcode or (Opcode.TEXT if isinstance(payload, str) else Opcode.BINARY)
-    return Frame(kind, data).serialize(mask=False)
 
 
 GOODBYE = masked(b"\x03\xe8", Opcode.CLOSE)
@@ -45,7 +37,8 @@ GOODBYE = masked(b"\x03\xe8", Opcode.CLOSE)
 def client(server: Server, path: str) -> ClientConnection:
     """An ordinary client."""
     url = server.url(path, "ws")
-    return connect(url, compression=None, max_size=None, proxy=None, open_timeout=DEADLINE, close_timeout=DEADLINE)
+    options = {"compression": None, "max_size": None, "open_timeout": DEADLINE, "close_timeout": DEADLINE}
+    return connect(url, sock=server.socket(encrypted=False), ssl=server.tls, **options)
 
 
 def serves(server: Server) -> None:
@@ -99,6 +92,7 @@ def test_works_without_flask(server: Server) -> None:
         assert websocket.recv(DEADLINE) == "hello"
 
 
+@ASKED
 def test_cookies_and_headers_of_view_and_hooks_are_in_the_101(server: Server) -> None:
     with Raw(server) as raw:
         head = raw.upgrade("/user")
@@ -127,10 +121,12 @@ def test_the_101_has_what_it_must_and_nothing_about_a_body(server: Server, prefi
 @pytest.mark.parametrize("prefix", ["", *MIDDLEWARES])
 @pytest.mark.parametrize("size", [5, 20_000])
 @pytest.mark.parametrize("reused", [False, True], ids=["first request", "reused connection"])
-def test_frames_right_behind_the_handshake_are_not_lost(server: Server, prefix: str, size: int, reused: bool) -> None:
+def test_frames_right_behind_the_handshake_are_not_lost(
+    server: Server, kind: Kind, prefix: str, size: int, reused: bool
+) -> None:
     message = bytes(i % 251 for i in range(size))
     with Raw(server) as raw:
-        if reused:
+        if reused and kind.reuses:
             raw.send(raw.request("/plain", Connection="keep-alive", Upgrade=None))
             assert is_plain(raw.answer())
         raw.upgrade(f"{prefix}/echo", masked("first") + masked(message) + masked("last") + GOODBYE)
@@ -145,6 +141,7 @@ def test_a_frame_begun_behind_the_handshake_goes_on_later(server: Server) -> Non
         assert raw.rest() == unmasked(b"in two halves" * 10) + CLOSE_1000
 
 
+@ASKED
 def test_a_subprotocol_is_agreed_on(server: Server) -> None:
     with Raw(server) as raw:
         head = raw.upgrade("/script", Sec_WebSocket_Protocol="v0, v1, v2")
@@ -171,6 +168,7 @@ def test_everything_is_released_before_the_handler_begins(server: Server) -> Non
     ]
 
 
+@LOGGED
 def test_the_access_log_has_one_line_written_at_the_end(server: Server) -> None:
     since, path = server.position(), f"/echo?{new_key()}"
     with client(server, path) as websocket:
@@ -205,6 +203,7 @@ def test_nothing_is_written_behind_the_servers_own_close_frame(server: Server, p
     assert diary(server, key) == ["init", {"reason": "normal", "code": None, "text": ""}]
 
 
+@DIRECT
 @pytest.mark.parametrize("prefix", ["", *MIDDLEWARES])
 def test_late_data_leaves_no_trace_in_the_log(server: Server, prefix: str) -> None:
     since = server.position()
@@ -218,6 +217,8 @@ def test_late_data_leaves_no_trace_in_the_log(server: Server, prefix: str) -> No
     assert remarks(server.settle(since)) == []
 
 
+@LOGGED
+@DIRECT
 @pytest.mark.parametrize("prefix", ["", *MIDDLEWARES])
 def test_what_comes_when_all_is_over_is_not_taken_for_a_request(server: Server, prefix: str) -> None:
     since, path = server.position(), f"{prefix}/impatient?{new_key()}"
@@ -344,15 +345,13 @@ def rst_while_a_large_answer_comes(server: Server) -> None:
         raw.reset()
 
 
+#: Before there is a WebSocket, what is logged is the server's own business.
+RUDE_AT_FIRST = [garbage_for_a_handshake, half_a_handshake, silence, rst_at_once]
 RUDE = [
     rst_in_a_frame,
     end_in_a_frame,
     garbage_for_a_frame,
     http_for_a_frame,
-    garbage_for_a_handshake,
-    half_a_handshake,
-    silence,
-    rst_at_once,
     rst_behind_the_handshake,
     rst_on_the_unread_101,
     end_behind_the_handshake,
@@ -361,6 +360,7 @@ RUDE = [
 ]
 
 
+@DIRECT
 @pytest.mark.parametrize("rude", RUDE, ids=lambda rude: rude.__name__)
 def test_a_client_without_manners_harms_nobody(server: Server, rude: Callable[[Server], None]) -> None:
     since = server.position()
@@ -368,6 +368,12 @@ def test_a_client_without_manners_harms_nobody(server: Server, rude: Callable[[S
     log = server.settle(since)
     assert "Traceback" not in log
     assert len(remarks(log)) <= 1, log
+    serves(server)
+
+
+@pytest.mark.parametrize("rude", RUDE_AT_FIRST, ids=lambda rude: rude.__name__)
+def test_a_client_that_does_not_get_as_far_harms_nobody(server: Server, rude: Callable[[Server], None]) -> None:
+    rude(server)
     serves(server)
 
 
@@ -418,6 +424,8 @@ def refused(server: Server, path: str, line: str, changed: dict[str, str | None]
     return answer
 
 
+@ASKED
+@DIRECT
 @pytest.mark.parametrize("path", ["/echo", "/deferred", "/bare"])
 @pytest.mark.parametrize("line, changed, status, named", [case[1:] for case in REFUSALS], ids=[c[0] for c in REFUSALS])
 def test_a_refusal_names_what_is_wrong(
@@ -444,6 +452,7 @@ def test_a_plain_request_to_a_websocket_route_is_told_to_upgrade(server: Server)
     assert [value.lower() for value in answer.values("Upgrade")] == ["websocket"]
 
 
+@ASKED
 def test_a_websocket_request_to_a_plain_route_is_told_so(server: Server) -> None:
     answer = refused(server, "/plain", "", {})
     assert answer.status == 400
@@ -455,17 +464,10 @@ def test_the_pages_own_origin_is_welcome(server: Server) -> None:
         raw.upgrade("/echo", Origin=server.url(""))
 
 
-def test_a_server_that_keeps_its_socket_is_told_which_do_not() -> None:
-    with gunicorn(worker="gthread") as threads:
-        answer = refused(threads, "/echo", "", {})
-    assert answer.status == 501
-    assert "gunicorn -k gevent" in answer.body.decode()
-    assert "gevent.pywsgi" in answer.body.decode()
-
-
 # Errors of the application.
 
 
+@ASKED
 def test_an_exception_in_the_view_is_an_ordinary_500(server: Server) -> None:
     since = server.position()
     answer = refused(server, "/broken-view", "", {})

@@ -1,0 +1,91 @@
+"""The servers that the library promises to work under: one row each in the README's table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from proxies import behind_haproxy, behind_nginx
+from serving import OLDEST_GUNICORN, Server, certificate, flask_run, gunicorn, pywsgi
+
+__all__ = ["KINDS", "Kind"]
+
+GEVENT_WEBSOCKET = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
+
+
+class Kind(NamedTuple):
+    """A server, and in what it differs from the others.
+
+    Attributes:
+        name: As the table has it.
+        start: Serves the application ``served``; gets a folder of its own.
+        upgraded: gevent-websocket sends the 101 before the application is called, so it is neither refused nor changed.
+        logs: What its access log has of a WebSocket: ``"duration"``, a ``"line"`` without it, or ``""``.
+        reuses: It answers more than one request on a connection.
+        proxied: Something stands between client and server, so the client cannot tell bytes, connections and log lines
+            of the one from the other's.
+    """
+
+    name: str
+    start: Callable[[Path], AbstractContextManager[Server]]
+    upgraded: bool = False
+    logs: str = "duration"
+    reuses: bool = True
+    proxied: bool = False
+
+
+def _tls(start: Callable[[str], AbstractContextManager[Server]]) -> Callable[[Path], AbstractContextManager[Server]]:
+    @contextmanager
+    def started(folder: Path) -> Iterator[Server]:
+        made = certificate(folder)
+        with start(str(made.path)) as server:
+            server.tls = made.client
+            yield server
+
+    return started
+
+
+KINDS = [
+    Kind(f"gunicorn {OLDEST_GUNICORN} gevent", lambda _: gunicorn(version=OLDEST_GUNICORN)),
+    Kind("gunicorn gevent", lambda _: gunicorn()),
+    Kind("gunicorn gevent, TLS", _tls(lambda file: gunicorn("served:app", "--certfile", file, "--keyfile", file))),
+    Kind("gunicorn gevent, unix socket", lambda folder: gunicorn(bind=f"unix:{folder}/socket")),
+    Kind("gunicorn gevent behind nginx", behind_nginx, proxied=True),
+    Kind("gunicorn gevent behind haproxy", behind_haproxy, proxied=True),
+    Kind("gunicorn gevent_pywsgi", lambda _: gunicorn(worker="gevent_pywsgi")),
+    Kind("gunicorn gthread", lambda _: gunicorn("served:app", "--threads", "20", worker="gthread")),
+    Kind(
+        f"gunicorn {OLDEST_GUNICORN} gthread",
+        lambda _: gunicorn("served:app", "--threads", "20", worker="gthread", version=OLDEST_GUNICORN),
+    ),
+    Kind(
+        "gunicorn gthread, TLS",
+        _tls(lambda f: gunicorn("served:app", "--threads", "20", "--certfile", f, "--keyfile", f, worker="gthread")),
+    ),
+    Kind("gunicorn GeventWebSocketWorker", lambda _: gunicorn(worker=GEVENT_WEBSOCKET), upgraded=True, logs=""),
+    Kind(
+        "gunicorn GeventWebSocketWorker, views decide",
+        lambda _: gunicorn("views_decide:app", worker=GEVENT_WEBSOCKET),
+        logs="",
+    ),
+    Kind("gevent.pywsgi", lambda _: pywsgi()),
+    Kind("gevent.pywsgi, not patched", lambda _: pywsgi("served:app", "--unpatched")),
+    Kind("gevent.pywsgi, TLS", _tls(lambda file: pywsgi("served:app", "--certificate", file))),
+    Kind("gevent.pywsgi, unix socket", lambda folder: pywsgi("served:app", "--unix", f"{folder}/socket")),
+    Kind(
+        "gevent.pywsgi with WebSocketHandler",
+        lambda _: pywsgi("served:app", "--gevent-websocket"),
+        upgraded=True,
+        logs="",
+    ),
+    Kind(
+        "gevent.pywsgi with WebSocketHandler, views decide",
+        lambda _: pywsgi("served:app", "--gevent-websocket", "--views-decide"),
+        logs="",
+    ),
+    Kind("flask run", lambda _: flask_run(), logs="line", reuses=False),
+    Kind("flask run, patched", lambda _: flask_run("patched:app"), logs="line", reuses=False),
+    Kind("flask run --debug", lambda _: flask_run("served:app", "--debug"), logs="line", reuses=False),
+]
