@@ -10,6 +10,7 @@ from serving import Server, gunicorn
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "matrix(column): counts for this column of the compatibility table")
     config.addinivalue_line("markers", "only(test): run with those kinds of server alone for which test(kind) is true")
 
 

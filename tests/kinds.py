@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ class Kind(NamedTuple):
         start: Serves the application ``served``; gets a folder of its own.
         upgraded: gevent-websocket sends the 101 before the application is called, so it is neither refused nor changed.
         logs: What its access log has of a WebSocket: ``"duration"``, a ``"line"`` without it, or ``""``.
+        ends_by: The signal that asks it to end in good order.
         reuses: It answers more than one request on a connection.
         proxied: Something stands between client and server, so the client cannot tell bytes, connections and log lines
             of the one from the other's.
@@ -32,6 +34,7 @@ class Kind(NamedTuple):
     start: Callable[[Path], AbstractContextManager[Server]]
     upgraded: bool = False
     logs: str = "duration"
+    ends_by: int = signal.SIGTERM
     reuses: bool = True
     proxied: bool = False
 
@@ -85,7 +88,7 @@ KINDS = [
         lambda _: pywsgi("served:app", "--gevent-websocket", "--views-decide"),
         logs="",
     ),
-    Kind("flask run", lambda _: flask_run(), logs="line", reuses=False),
-    Kind("flask run, patched", lambda _: flask_run("patched:app"), logs="line", reuses=False),
-    Kind("flask run --debug", lambda _: flask_run("served:app", "--debug"), logs="line", reuses=False),
+    Kind("flask run", lambda _: flask_run(), logs="line", reuses=False, ends_by=signal.SIGINT),
+    Kind("flask run, patched", lambda _: flask_run("patched:app"), logs="line", reuses=False, ends_by=signal.SIGINT),
+    Kind("flask run --debug", lambda _: flask_run("served:app", "--debug"), logs="line", reuses=False, ends_by=signal.SIGINT),
 ]

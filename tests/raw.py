@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import struct
+import uuid
 
 from serving import Answer, Server
 from websockets.frames import Frame, Opcode
@@ -23,6 +25,19 @@ def unmasked(payload: str | bytes, opcode: Opcode | None = None) -> bytes:
 def _frame(payload: str | bytes, opcode: Opcode | None) -> Frame:
     data = payload.encode() if isinstance(payload, str) else payload
     return Frame(opcode or (Opcode.TEXT if isinstance(payload, str) else Opcode.BINARY), data)
+
+
+def new_key() -> str:
+    """A name for a connection's diary."""
+    return uuid.uuid4().hex
+
+
+def diary(server: Server, key: str) -> list[object]:
+    """What happened to a connection, once it has ended."""
+    answer = server.get(f"/diary/{key}")
+    assert answer.status == 200
+    entries: list[object] = json.loads(answer.body)
+    return entries
 
 
 class Raw:

@@ -349,6 +349,31 @@ def test_any_header_gets_an_answer(scheme: str, before: str, host: str, behind: 
         assert page.removesuffix(default) == host.lower().removesuffix(default)
 
 
+@table(
+    "origin, forwarded, origins, helped",
+    [
+        ("the page's host", "https://shop.example", "shop.example", None, True),
+        ("the page's host and port", "https://shop.example:8443", "shop.example:8443", None, True),
+        ("the page's host last", "https://shop.example", "evil.example, shop.example", None, True),
+        ("the page's host first", "https://shop.example", "shop.example,evil.example", None, False),
+        ("another host", "https://evil.example", "shop.example", None, False),
+        ("another port", "https://shop.example:8443", "shop.example", None, False),
+        ("nothing", "https://shop.example", "", None, False),
+        ("no header", "https://shop.example", None, None, False),
+        ("a sandboxed page", "null", "null", None, False),
+        ("origins are listed", "https://shop.example", "shop.example", ["https://a.example"], False),
+    ],
+)
+def test_a_forwarded_host_lets_nobody_in_but_tells_what_to_do(
+    origin: str, forwarded: str | None, origins: list[str] | None, helped: bool
+) -> None:
+    with pytest.raises(Forbidden) as caught:
+        check(request(HTTP_ORIGIN=origin, HTTP_X_FORWARDED_HOST=forwarded), Options(origins=origins))
+    text = caught.value.description or ""
+    assert text.startswith(f"Origin {origin!r} is not allowed")
+    assert ("proxy in front rewrote Host" in text) is ("ProxyFix(x_host=1)" in text) is helped
+
+
 # What answers a good request.
 
 

@@ -6,16 +6,14 @@ that an operator need not read, and whatever a client does, the next one is serv
 
 from __future__ import annotations
 
-import json
 import re
 import select
-import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import pytest
 from kinds import Kind
-from raw import Raw, masked, unmasked
+from raw import Raw, diary, masked, new_key, unmasked
 from serving import DEADLINE, OLDEST_GUNICORN, Answer, Server, gunicorn
 from websockets.frames import Opcode
 from websockets.sync.client import ClientConnection, connect
@@ -28,7 +26,7 @@ CLOSE_1011 = b"\x88\x02\x03\xf3"
 DIRECT = pytest.mark.only(lambda kind: not kind.proxied)
 ASKED = pytest.mark.only(lambda kind: not kind.upgraded)
 LOGGED = pytest.mark.only(lambda kind: kind.logs)
-MIDDLEWARES = ["/hidden", "/generated", "/wrapped"]
+MIDDLEWARES = ["/hidden", "/generated", "/wrapped", "/proxyfix", "/sentry", "/opentelemetry"]
 
 
 GOODBYE = masked(b"\x03\xe8", Opcode.CLOSE)
@@ -46,19 +44,6 @@ def serves(server: Server) -> None:
     with client(server, "/echo") as websocket:
         websocket.send("still there?")
         assert websocket.recv(DEADLINE) == "still there?"
-
-
-def new_key() -> str:
-    """A name for a connection's diary."""
-    return uuid.uuid4().hex
-
-
-def diary(server: Server, key: str) -> list[object]:
-    """What happened to a connection, once it has ended."""
-    answer = server.get(f"/diary/{key}")
-    assert answer.status == 200
-    entries: list[object] = json.loads(answer.body)
-    return entries
 
 
 def access_lines(log: str, path: str) -> list[str]:

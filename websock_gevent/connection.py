@@ -185,7 +185,7 @@ class Connection:
             more = self._deliver() or more
         if self.websocket.out:
             self._waiter.flush()
-        return more
+        return more or self._doom is not None  # which may have come while a callback ran, when nobody could be woken
 
     def _receive(self) -> bool:
         """Receive once, unless items are left from the last time, and handle a batch. Return whether there is more."""

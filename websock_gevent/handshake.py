@@ -44,9 +44,7 @@ def check(environ: WSGIEnvironment, options: Options) -> None:
     version = environ.get("HTTP_SEC_WEBSOCKET_VERSION", "")
     if version != "13":
         raise UpgradeRequired(f"Sec-WebSocket-Version must be 13, got {version!r} (RFC 6455 §4.4)", version=True)
-    origin = environ.get("HTTP_ORIGIN")
-    if origin is not None and options.origins != "*" and not is_allowed(origin, environ["HTTP_HOST"], options.origins):
-        raise Forbidden(f"Origin {origin!r} is not allowed (RFC 6455 §10.2)")
+    _check_origin(environ, options)
 
 
 def check_request(environ: WSGIEnvironment) -> None:
@@ -86,6 +84,18 @@ def _check_key(environ: WSGIEnvironment) -> None:
         size = -1
     if size != 16:
         raise BadRequest("Sec-WebSocket-Key must be given once and be 16 bytes in base64 (RFC 6455 §4.1)")
+
+
+def _check_origin(environ: WSGIEnvironment, options: Options) -> None:
+    origin, allowed = environ.get("HTTP_ORIGIN"), options.origins
+    if origin is None or allowed == "*" or is_allowed(origin, environ["HTTP_HOST"], allowed):
+        return
+    text = f"Origin {origin!r} is not allowed (RFC 6455 §10.2)"
+    # A client can send this header, too: it lets nobody in. Of several values, ProxyFix(x_host=1) takes the last.
+    forwarded = environ.get("HTTP_X_FORWARDED_HOST", "").rpartition(",")[2].strip()
+    if allowed is None and is_allowed(origin, forwarded, None):
+        text += ". A proxy in front rewrote Host: let it pass Host on, or wrap the app in Werkzeug's ProxyFix(x_host=1)"
+    raise Forbidden(text)
 
 
 def accept_headers(environ: WSGIEnvironment, options: Options) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ import logging
 import socket
 import ssl
 import sys
+from contextlib import suppress
 from fcntl import ioctl
 from termios import TIOCOUTQ
 from typing import TYPE_CHECKING, Any
@@ -194,6 +195,8 @@ class WebSocket(GeventWebSocket):
             except OSError:
                 self.lost = True
                 continue
+            if not sent:  # gevent's way to say under TLS that it would block
+                return False
             if sent < len(piece):
                 out[0] = memoryview(piece)[sent:]
             else:
@@ -224,8 +227,11 @@ class WebSocket(GeventWebSocket):
             return 0
 
     def half_close(self) -> None:
-        """Tell the peer that nothing more comes, and keep receiving."""
+        """Tell the peer that nothing more comes, and keep receiving (with TLS: whatever comes, for `discard`)."""
         try:
+            if self.pending is not None:
+                with suppress(ssl.SSLError, ValueError):
+                    self._socket.unwrap()  # sends close_notify (RFC 8446 §6.1); the peer's is not awaited
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             self.lost = True

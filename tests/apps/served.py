@@ -5,18 +5,23 @@ A client that adds ``?key=...`` has a diary kept of its connection, which ``/dia
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import gevent
 from flask import Flask, g, request, session
 from gevent.event import Event
+from holding import holding
 from idle import others
+from monitored import with_opentelemetry, with_sentry
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from websock_gevent import Options, WebSock, current, upgrade
 from websock_gevent.flask import websocket
@@ -74,6 +79,46 @@ class Scripted(WebSock[str]):
         diaries[key].ended.set()
 
 
+class Ending(Scripted):
+    """Ends in every way there is, when the client says so, and announces it in the log."""
+
+    def handle_in(self, message: str | bytes, key: str) -> Any:
+        match message:
+            case "flood me":
+                return "push", [bytes(1 << 20)] * 32, key
+            case "overflow":
+                for number in range(5):
+                    current().send(number)
+            case "die":
+                raise gevent.GreenletExit
+            case "be killed":
+                gevent.spawn(gevent.kill, gevent.getcurrent())
+            case "stop":
+                return "stop", "normal", key
+            case "restart":
+                return "stop", ("shutdown", "restart"), key
+            case "fail":
+                return "stop", "a reason", key
+            case "wrong":
+                return "nonsense"
+            case "block":
+                print(f"blocked {key}", file=sys.stderr, flush=True)
+                gevent.sleep(60)
+            case _:
+                return super().handle_in(message, key)
+        return "ok", key
+
+    def handle_info(self, message: Any, key: str) -> Any:
+        return "ok", key
+
+    def terminate(self, reason: Any, key: str) -> None:
+        super().terminate(reason, key)
+        if key:
+            print(f"ended {key} {diaries[key].entries[-1]['reason']}", file=sys.stderr, flush=True)
+        else:
+            del diaries[key]
+
+
 class Broken(WebSock[None]):
     """Cannot even begin."""
 
@@ -117,6 +162,13 @@ def small() -> Response:
 @websocket(flask, "/impatient")
 def impatient() -> Response:
     return upgrade(request.environ, Echo, None, close_timeout=0.1)
+
+
+@websocket(flask, "/ending")
+def ending() -> Response:
+    """With the options that the client asks for."""
+    options: dict[str, Any] = {"max_message_size": 1000, **json.loads(request.args.get("options", "{}"))}
+    return upgrade(request.environ, Ending, request.args.get("key", ""), **options)
 
 
 @websocket(flask, "/deferred")
@@ -204,6 +256,12 @@ def idle() -> tuple[str, int]:
     return f"{left} connections left", 500 if left else 200
 
 
+@flask.get("/holds")
+def holds() -> dict[str, int]:
+    """What the process holds, this request included."""
+    return holding()
+
+
 @flask.get("/mark")
 def mark() -> str:
     """Leave a mark in the log."""
@@ -253,6 +311,9 @@ flask.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
         "/hidden": hidden(inner),
         "/generated": generated(inner),
         "/wrapped": hidden(generated(inner)),
+        "/proxyfix": ProxyFix(inner, x_host=1, x_proto=1, x_prefix=1),
+        "/sentry": with_sentry(inner),
+        "/opentelemetry": with_opentelemetry(inner),
         "/bare": bare,
     },
 )
