@@ -22,6 +22,11 @@ def unmasked(payload: str | bytes, opcode: Opcode | None = None) -> bytes:
     return _frame(payload, opcode).serialize(mask=False)
 
 
+def close_frame(code: int | None, text: str = "") -> bytes:
+    """A close frame as a client sends it."""
+    return masked(b"" if code is None else struct.pack("!H", code) + text.encode(), Opcode.CLOSE)
+
+
 def _frame(payload: str | bytes, opcode: Opcode | None) -> Frame:
     data = payload.encode() if isinstance(payload, str) else payload
     return Frame(opcode or (Opcode.TEXT if isinstance(payload, str) else Opcode.BINARY), data)

@@ -201,6 +201,13 @@ class Server(Program):
         return self.tls.wrap_socket(connected, server_hostname="127.0.0.1")
 
     @property
+    def serving_pid(self) -> int:
+        """Whom to ask to end: the process itself, or the one that Werkzeug's reloader watches over."""
+        if "Restarting with" not in self.log():
+            return self.pid
+        return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0])
+
+    @property
     def worker_pids(self) -> list[int]:
         """The processes that serve requests, those that have ended included."""
         return [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.log())] or [self.pid]
@@ -246,6 +253,10 @@ class Server(Program):
 
     def stop(self) -> None:
         """Ask it to end, and wait until it has."""
+        with suppress(IndexError, FileNotFoundError):
+            if self.serving_pid != self.pid:
+                os.kill(self.serving_pid, signal.SIGTERM)  # whoever watches over it ends with it
+                self.wait()
         self.end()
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 from kinds import Kind
-from raw import Raw, diary, masked, new_key, unmasked
+from raw import Raw, close_frame, diary, masked, new_key, unmasked
 from serving import Server
 from websockets.frames import Frame, Opcode
 
@@ -37,11 +37,6 @@ class Ending(NamedTuple):
     options: dict[str, float | int | None] = {}
 
 
-def close(code: int | None, text: str = "") -> bytes:
-    """A close frame as a client sends it."""
-    return masked(b"" if code is None else struct.pack("!H", code) + text.encode(), Opcode.CLOSE)
-
-
 def fragment(payload: bytes, opcode: Opcode) -> bytes:
     """A frame that is not the last of its message."""
     return Frame(opcode, payload, fin=False).serialize(mask=True)
@@ -53,10 +48,10 @@ def read_nothing(raw: Raw) -> None:
 
 
 ENDINGS = [
-    Ending("the client closes", close(1000, "bye"), 1000, "remote"),
-    Ending("the client closes with a code of its own", close(4321), 4321, "remote"),
-    Ending("the client closes without a code", close(None), 1000, "remote"),
-    Ending("the client closes with an invalid code", close(1005), 1002, "remote"),
+    Ending("the client closes", close_frame(1000, "bye"), 1000, "remote"),
+    Ending("the client closes with a code of its own", close_frame(4321), 4321, "remote"),
+    Ending("the client closes without a code", close_frame(None), 1000, "remote"),
+    Ending("the client closes with an invalid code", close_frame(1005), 1002, "remote"),
     Ending("the client is silent", b"", 1002, "timeout", {"timeout": 0.2, "ping_interval": None}),
     Ending("the handler stops: normal", masked("stop"), 1000, "normal"),
     Ending("the handler stops: restart", masked("restart"), 1012, "normal"),
@@ -115,7 +110,7 @@ def seen(raw: Raw, ending: Ending) -> int | None:
     assert data[0] == 0x88, data
     payload = raw.read(data[1])
     with suppress(BrokenPipeError, ConnectionResetError):  # whoever was killed does not wait for an answer
-        raw.send(close(1000))
+        raw.send(close_frame(1000))
         assert raw.rest() == b""
     return int(struct.unpack("!H", payload[:2])[0]) if payload else 0
 

@@ -102,7 +102,7 @@ class Ending(Scripted):
             case "wrong":
                 return "nonsense"
             case "block":
-                print(f"blocked {key}", file=sys.stderr, flush=True)
+                sys.stderr.write(f"blocked {key}\n")
                 gevent.sleep(60)
             case _:
                 return super().handle_in(message, key)
@@ -114,7 +114,7 @@ class Ending(Scripted):
     def terminate(self, reason: Any, key: str) -> None:
         super().terminate(reason, key)
         if key:
-            print(f"ended {key} {diaries[key].entries[-1]['reason']}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"ended {key} {diaries[key].entries[-1]['reason']}\n")
         else:
             del diaries[key]
 

@@ -1,0 +1,212 @@
+"""A server's end: every client is told so, every ``terminate`` runs to its end, new ones are sent elsewhere.
+
+Under each kind of server with nothing configured, and then gunicorn's many ways to end, one by one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from kinds import Kind
+from raw import Raw, close_frame, masked, new_key, unmasked
+from serving import OLDEST_GUNICORN, Server, gunicorn
+from websockets.frames import Opcode
+
+GONE_1012 = unmasked(b"\x03\xf4", Opcode.CLOSE)
+GONE_1001 = unmasked(b"\x03\xe9we move", Opcode.CLOSE)
+MOVING = {"DRAIN": '{"code": 1001, "text": "we move"}'}
+BOTH = pytest.mark.parametrize("version", [OLDEST_GUNICORN, None], ids=["gunicorn-oldest", "gunicorn"])
+
+
+@contextmanager
+def clients(server: Server, count: int) -> Iterator[dict[str, Raw]]:
+    """So many clients, each having heard its server once; by the keys of their handlers."""
+    with ExitStack() as together:
+        opened = {new_key(): together.enter_context(Raw(server)) for _ in range(count)}
+        for key, raw in opened.items():
+            raw.upgrade(f"/ending?key={key}")
+            raw.send(masked("here"))
+            assert raw.read(6) == unmasked("here")
+        yield opened
+
+
+def threaded(worker: str, version: str | None) -> AbstractContextManager[Server]:
+    """gunicorn with a worker of this class, and enough threads if it has any."""
+    return gunicorn("served:app", "--threads", "9", worker=worker, version=version)
+
+
+def say_goodbye(raw: Raw, expected: bytes = GONE_1012) -> None:
+    """Receive the server's close frame, answer it, and see the connection end."""
+    assert raw.read(len(expected)) == expected
+    raw.send(close_frame(1012))
+    assert raw.rest() == b""
+    raw.socket.close()
+
+
+def endings(log: str, keys: dict[str, Raw], reason: str = "shutdown") -> bool:
+    """Tell whether each handler was terminated once, with this reason."""
+    return all(log.count(f"ended {key} ") == log.count(f"ended {key} {reason}\n") == 1 for key in keys)
+
+
+@pytest.mark.matrix("drain")
+def test_an_end_in_good_order(kind: Kind, tmp_path: Path) -> None:
+    with kind.start(tmp_path) as server, clients(server, 5) as opened:
+        os.kill(server.serving_pid, kind.ends_by)
+        for raw in opened.values():
+            say_goodbye(raw)
+        server.wait()
+        log = server.log()
+    assert endings(log, opened), log
+    assert "Traceback" not in log.replace(INTERRUPTED, "")
+
+
+#: What an interpreter says of a Ctrl-C that nobody caught.
+INTERRUPTED = "Traceback (most recent call last):\nKeyboardInterrupt"
+
+
+@BOTH
+@pytest.mark.parametrize("worker", ["gevent", "gevent_pywsgi", "gthread"])
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT], ids=lambda number: number.name)
+def test_a_quick_end_says_goodbye_as_well(version: str | None, worker: str, number: int) -> None:
+    with (
+        gunicorn("served:app", "--threads", "9", worker=worker, version=version) as server,
+        clients(server, 5) as opened,
+    ):
+        os.kill(server.pid, number)
+        for raw in opened.values():
+            say_goodbye(raw)
+        server.wait()
+        assert endings(server.log(), opened), server.log()
+        assert "Traceback" not in server.log()
+
+
+@BOTH
+@pytest.mark.parametrize("worker", ["gevent", "gevent_pywsgi", "gthread"])
+def test_the_end_of_one_worker(version: str | None, worker: str) -> None:
+    with (
+        gunicorn("served:app", "--threads", "9", worker=worker, version=version) as server,
+        clients(server, 5) as opened,
+    ):
+        first = server.worker_pid
+        os.kill(first, signal.SIGTERM)
+        for raw in opened.values():
+            say_goodbye(raw)
+        server.wait_for_log(rf"Worker exiting \(pid: {first}\)")
+        assert endings(server.log(), opened), server.log()
+        with clients(server, 1):
+            assert server.worker_pid != first
+
+
+@BOTH
+def test_a_reload(version: str | None) -> None:
+    with gunicorn(version=version) as server, clients(server, 5) as opened:
+        first = server.worker_pid
+        os.kill(server.pid, signal.SIGHUP)
+        for raw in opened.values():
+            say_goodbye(raw)
+        server.wait_for_log(rf"Worker exiting \(pid: {first}\)")
+        assert endings(server.log(), opened), server.log()
+
+
+@BOTH
+def test_max_requests(version: str | None) -> None:
+    with gunicorn("served:app", "--max-requests", "7", version=version) as server, clients(server, 5) as opened:
+        first = server.worker_pid
+        for _ in range(2):
+            server.get("/plain")
+        for raw in opened.values():
+            say_goodbye(raw)
+        server.wait_for_log(rf"Worker exiting \(pid: {first}\)")
+        assert endings(server.log(), opened), server.log()
+
+
+@BOTH
+def test_new_connections_are_sent_elsewhere(version: str | None) -> None:
+    """Over a connection that is kept alive: its worker takes one more request, though it drains."""
+    with gunicorn(version=version) as server, clients(server, 1) as opened, Raw(server) as late:
+        late.send(late.request("/plain", Upgrade=None, Connection="keep-alive"))
+        assert late.answer().status == 200
+        os.kill(server.worker_pid, signal.SIGTERM)
+        for raw in opened.values():
+            assert raw.read(len(GONE_1012)) == GONE_1012
+        late.send(late.request("/echo"))
+        answer = late.answer()
+    assert answer.status == 503
+    assert answer.values("Retry-After") == ["1"]
+
+
+def test_they_are_not_all_told_in_one_instant() -> None:
+    """While the first has its close frame already, the last is still served."""
+    paced = gunicorn("drained:app", "--graceful-timeout", "10", env={"DRAIN": '{"share": 1, "rate": 0}'})
+    with paced as server, clients(server, 20) as opened:
+        first, *_, last = opened.values()
+        os.kill(server.pid, signal.SIGTERM)
+        assert first.read(len(GONE_1012)) == GONE_1012
+        last.send(masked("still there?"))
+        assert last.read(14) == unmasked("still there?")
+        for raw in opened.values():
+            if raw is not first:
+                say_goodbye(raw)
+        server.wait()
+        assert endings(server.log(), opened)
+
+
+def test_code_and_text_can_be_set() -> None:
+    with gunicorn("drained:app", env=MOVING) as server, clients(server, 2) as opened:
+        os.kill(server.pid, signal.SIGTERM)
+        for raw in opened.values():
+            say_goodbye(raw, GONE_1001)
+        server.wait()
+        assert endings(server.log(), opened)
+
+
+def test_drain_by_hand() -> None:
+    with gunicorn("drained:app", env=MOVING) as server, clients(server, 3) as opened, Raw(server) as by_hand:
+        by_hand.send(by_hand.request("/drain", Upgrade=None, Connection="close"))
+        for raw in opened.values():
+            say_goodbye(raw, GONE_1001)
+        assert by_hand.answer().body == b"0 left"
+        assert endings(server.log(), opened)
+        with Raw(server) as late:
+            late.send(late.request("/echo"))
+            assert late.answer().status == 503
+
+
+@BOTH
+def test_whoever_does_not_answer_is_cut_off_in_time(version: str | None) -> None:
+    """Clients that never answer a close frame, that do not read, a callback that blocks: gunicorn need not kill."""
+    with (
+        gunicorn("served:app", "--graceful-timeout", "4", version=version) as server,
+        clients(server, 4) as opened,
+    ):
+        silent, deaf, blocked, forked = opened
+        opened[deaf].send(masked("flood me"))
+        opened[blocked].send(masked("block"))
+        server.wait_for_log(f"blocked {blocked}")
+        os.kill(server.pid, signal.SIGTERM)
+        assert opened[silent].read(len(GONE_1012)) == GONE_1012
+        say_goodbye(opened[forked])
+        status = server.wait()
+        log = server.log()
+    assert status == 0
+    assert endings(log, opened), log
+    assert "SIGKILL" not in log and "graceful timeout" not in log
+    assert log.count("cut off") == 1
+
+
+def test_a_callback_and_a_terminate_that_block_come_to_their_end() -> None:
+    with gunicorn("drained:app", env=MOVING) as server, Raw(server) as raw:
+        key = new_key()
+        raw.upgrade(f"/slow?key={key}")
+        raw.send(masked("work"))
+        server.wait_for_log(f"working {key}")
+        os.kill(server.pid, signal.SIGTERM)
+        assert raw.read(6) == unmasked("done")
+        say_goodbye(raw, GONE_1001)
+        server.wait()
+        assert endings(server.log(), {key: raw})
