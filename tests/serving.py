@@ -207,6 +207,15 @@ class Server(Program):
             return self.pid
         return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0])
 
+    def wait_until_asleep(self) -> None:
+        """Wait until it has nothing to do: a Ctrl-C hits whatever runs, and then ends that alone."""
+        pause, before = threading.Event(), ""
+        deadline = monotonic() + DEADLINE
+        while (now := Path(f"/proc/{self.serving_pid}/stat").read_text()) != before or now.split()[2] != "S":
+            assert monotonic() < deadline, "it does not come to rest"
+            before = now
+            pause.wait(0.1)
+
     @property
     def worker_pids(self) -> list[int]:
         """The processes that serve requests, those that have ended included."""

@@ -56,6 +56,8 @@ def endings(log: str, keys: dict[str, Raw], reason: str = "shutdown") -> bool:
 @pytest.mark.matrix("drain")
 def test_an_end_in_good_order(kind: Kind, tmp_path: Path) -> None:
     with kind.start(tmp_path) as server, clients(server, 5) as opened:
+        if kind.ends_by == signal.SIGINT:
+            server.wait_until_asleep()
         os.kill(server.serving_pid, kind.ends_by)
         for raw in opened.values():
             say_goodbye(raw)

@@ -14,6 +14,7 @@ from enum import IntEnum
 from time import monotonic
 from typing import Any
 
+import gevent
 from gevent import GreenletExit
 
 from .deadlines import KEEPALIVE, Deadlines
@@ -105,7 +106,7 @@ class Connection:
         """Serve until the end, in the calling greenlet.
 
         Raises:
-            SystemExit, KeyboardInterrupt: the process is told to end; after ``terminate``.
+            SystemExit: the process is told to end; after ``terminate``.
         """
         token = enter(self)
         self._waiter.lend()
@@ -117,9 +118,14 @@ class Connection:
                     self._waiter.park()
         except GreenletExit:
             self._end(*self._shutdown)
-        except (SystemExit, KeyboardInterrupt):
+        except SystemExit:
             self._end(*self._shutdown)
             raise
+        except KeyboardInterrupt as error:
+            self._end(*self._shutdown)
+            # Python delivers a Ctrl-C to whichever greenlet runs. Raised on, it would end with this one under a server
+            # that makes its greenlets as threads; it is meant for the main one.
+            gevent.get_hub().handle_system_error(KeyboardInterrupt, error)
         except BaseException as error:
             # Ours, not the handler's. A server could only write an HTTP error behind the 101, so it goes no further.
             self._crashed("the connection", error)

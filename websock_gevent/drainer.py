@@ -105,11 +105,12 @@ class Drainer:
     """The open connections that end together, with one server.
 
     Attributes:
-        draining: The end has begun, and there is no way back: new connections are to be refused.
+        draining: The end has come, and there is no way back: new connections are to be refused.
     """
 
     def __init__(self) -> None:
         self.draining = False
+        self._begun = False
         self._connections: dict[Drainable, None] = {}  # a set that keeps its order
         self._told_by = self._ended_by = NEVER
 
@@ -139,8 +140,9 @@ class Drainer:
         now = monotonic()
         self._told_by = min(self._told_by, now + seconds * (_settings.share if share is None else share))
         self._ended_by = min(self._ended_by, now + seconds)
-        if not self.draining:
-            self.draining = True
+        self.draining = True
+        if not self._begun:
+            self._begun = True
             self._say_goodbye(seconds)
         while self._connections and monotonic() < self._ended_by + LAST_MOMENT:
             gevent.sleep(INTERVAL / 2)

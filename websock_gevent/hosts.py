@@ -17,7 +17,7 @@ import signal
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import gevent
 from gevent.baseserver import BaseServer
@@ -25,7 +25,7 @@ from gevent.baseserver import BaseServer
 from .drainer import Drainer, settings
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse
 
 __all__ = ["EXIT_GRACE", "drain", "drainer_of", "prepare"]
 
@@ -38,6 +38,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGABRT)
 
 _process = Drainer()
 _drainers: WeakKeyDictionary[Any, Drainer] = WeakKeyDictionary()
+#: The gevent servers that gunicorn's gevent workers keep to themselves.
+_listeners: WeakSet[Any] = WeakSet()
 _lock = threading.Lock()
 _exit_is_watched = False
 
@@ -62,15 +64,20 @@ def drain(seconds: float | None = None, share: float | None = None) -> int:
     return sum(map(len, drainers))
 
 
-def drainer_of(environ: WSGIEnvironment, start_response: StartResponse | None = None) -> Drainer:
-    """Return the drainer of whoever serves a request; from the second look on it is the same.
+def drainer_of(start_response: StartResponse | None = None) -> Drainer:
+    """Return the drainer of whoever serves the request that the calling greenlet or thread is about.
 
     Args:
-        environ: The request's.
         start_response: If it is there already, a pywsgi server is found behind it in any greenlet.
     """
-    host = _worker() or _server(environ, start_response)
-    return prepare(host)
+    worker, server = _worker(), _server(start_response)
+    if worker is not None and server is not None:
+        _listeners.add(server)
+    host = worker or server
+    drainer = prepare(host)
+    if worker is not None and not worker.alive:
+        drainer.draining = True  # what `_watch` is about to notice
+    return drainer
 
 
 def prepare(host: Any) -> Drainer:
@@ -107,6 +114,8 @@ def _worker() -> Any:
 def _watch(worker: Any, drainer: Drainer) -> None:
     while worker.alive:
         gevent.sleep(POLL)
+    for server in tuple(_listeners):
+        server.close()  # the worker would do so within a second; who connects meanwhile had better reach another one
     drainer.drain(_within(worker.cfg.graceful_timeout))
 
 
@@ -115,11 +124,11 @@ def _within(graceful_timeout: float) -> float:
     return graceful_timeout - min(2.0, 0.4 * graceful_timeout)
 
 
-def _server(environ: WSGIEnvironment, start_response: StartResponse | None) -> Any:
-    """The pywsgi server of a request: behind start_response, unless that is wrapped, or behind its own greenlet."""
+def _server(start_response: StartResponse | None) -> Any:
+    """The gevent server of a request: behind start_response, unless that is wrapped, or behind the greenlet it made."""
     handler = getattr(start_response, "__self__", None)
-    serve, *_ = getattr(gevent.getcurrent(), "args", None) or [None]
-    for found in (getattr(handler, "server", None), getattr(serve, "__self__", None)):
+    methods = getattr(gevent.getcurrent(), "args", ())[:2]
+    for found in (getattr(handler, "server", None), *(getattr(method, "__self__", None) for method in methods)):
         if isinstance(found, BaseServer):
             return found
     return None

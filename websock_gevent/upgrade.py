@@ -91,7 +91,7 @@ class UpgradeResponse(Response):
             werkzeug.exceptions.HTTPException: it is refused.
         """
         try:
-            self._check(environ, drainer_of(environ))
+            self._check(environ, drainer_of())
         except exceptions.HTTPException as refusal:
             _refuse_upgraded(environ, refusal)
             raise
@@ -110,7 +110,7 @@ class UpgradeResponse(Response):
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Tell the server of a 101, for its log and for middlewares, and take its socket."""
-        drainer = drainer_of(environ, start_response)
+        drainer = drainer_of(start_response)
         try:
             if not self._validated:
                 self.validate(environ)

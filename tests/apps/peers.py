@@ -103,6 +103,19 @@ class Pushing(Peer):
         return "push", block(), key
 
 
+class Busy(Peer):
+    """Has something to do all the time, and pushes little."""
+
+    def init(self, key: str) -> Any:
+        current().send(0)
+        return super().init(key)
+
+    def handle_info(self, message: Any, key: str) -> Any:
+        current().send(message + 1)
+        gevent.sleep(0.3)
+        return "push", str(message), key
+
+
 class Stuck(Peer):
     """Pushes more than a client takes that does not read."""
 
@@ -132,7 +145,7 @@ class PushedByThread(Peer):
 
     def init(self, key: str) -> Any:
         hub = gevent.get_hub()
-        hub.threadpool.spawn(flood, current().push, lambda: turn_of(hub))
+        monkey.get_original("_thread", "start_new_thread")(flood, (current().push, lambda: turn_of(hub)))
         return super().init(key)
 
 
@@ -171,6 +184,7 @@ HANDLERS: dict[str, type[Peer]] = {
     "/stopping": Stopping,
     "/ticking": Ticking,
     "/pushing": Pushing,
+    "/busy": Busy,
     "/stuck": Stuck,
     "/mailed": Mailed,
     "/pushed": Pushed,
