@@ -6,10 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 from kinds import KINDS, Kind
+from matrix import Matrix
 from serving import Server, gunicorn
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-table", action="store_true", help="put the table of servers into the README")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Matrix(config.getoption("--write-table")))
     config.addinivalue_line("markers", "matrix(column): counts for this column of the compatibility table")
     config.addinivalue_line("markers", "only(test): run with those kinds of server alone for which test(kind) is true")
 

@@ -90,5 +90,11 @@ KINDS = [
     ),
     Kind("flask run", lambda _: flask_run(), logs="line", reuses=False, ends_by=signal.SIGINT),
     Kind("flask run, patched", lambda _: flask_run("patched:app"), logs="line", reuses=False, ends_by=signal.SIGINT),
-    Kind("flask run --debug", lambda _: flask_run("served:app", "--debug"), logs="line", reuses=False, ends_by=signal.SIGINT),
+    Kind(
+        "flask run --debug",
+        lambda _: flask_run("served:app", "--debug"),
+        logs="line",
+        reuses=False,
+        ends_by=signal.SIGINT,
+    ),
 ]

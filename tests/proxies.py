@@ -80,7 +80,17 @@ class Proxied(Server):
         self.tls = certificate and certificate.client
 
     def __getattribute__(self, name: str) -> object:
-        if name in ("log", "position", "wait_for_log", "pid", "worker_pids", "worker_pid", "stop", "wait", "serving_pid"):
+        if name in (
+            "log",
+            "position",
+            "wait_for_log",
+            "pid",
+            "worker_pids",
+            "worker_pid",
+            "stop",
+            "wait",
+            "serving_pid",
+        ):
             return getattr(object.__getattribute__(self, "behind"), name)
         return object.__getattribute__(self, name)
 

@@ -50,9 +50,9 @@ class Raw:
 
     KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *, suppress_ragged_eofs: bool = True) -> None:
         self.server = server
-        self.socket = server.socket()
+        self.socket = server.socket(suppress_ragged_eofs=suppress_ragged_eofs)
         self._received = b""
         self._half_closed = False
 

@@ -188,7 +188,7 @@ class Server(Program):
         """What a client puts into its ``Host`` header."""
         return "localhost" if self.unix else f"127.0.0.1:{self.port}"
 
-    def socket(self, encrypted: bool = True) -> socket.socket:
+    def socket(self, encrypted: bool = True, suppress_ragged_eofs: bool = True) -> socket.socket:
         """A connected socket; with TLS only as far as the handshake of TCP if not ``encrypted``."""
         if self.unix:
             connected = socket.socket(socket.AF_UNIX)
@@ -198,7 +198,7 @@ class Server(Program):
         connected = socket.create_connection(("127.0.0.1", self.port), DEADLINE)
         if self.tls is None or not encrypted:
             return connected
-        return self.tls.wrap_socket(connected, server_hostname="127.0.0.1")
+        return self.tls.wrap_socket(connected, server_hostname="127.0.0.1", suppress_ragged_eofs=suppress_ragged_eofs)
 
     @property
     def serving_pid(self) -> int:
@@ -352,12 +352,12 @@ def pywsgi(app: str = "served:app", *args: str) -> Iterator[Server]:
 
 
 @contextmanager
-def flask_run(app: str = "served:app", *args: str) -> Iterator[Server]:
-    """Serve an app by ``flask run``; ``--debug`` among the arguments gives it debugger and reloader."""
+def flask_run(app: str = "served:app", *args: str, path: Path = APPS) -> Iterator[Server]:
+    """Serve an app by ``flask run``; ``--debug`` among the arguments gives it debugger and reloader; ``path`` is looked into, too."""
     before = [arg for arg in args if arg == "--debug"]
     command = [sys.executable, "-m", "flask", "--app", app, *before, "run", "--port", "0"]
     command += [arg for arg in args if arg not in before]
-    with _running(Server(command, env=_environment())) as server:
+    with _running(Server(command, env=_environment(path))) as server:
         server.listening()
         yield server
 

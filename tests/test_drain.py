@@ -10,12 +10,18 @@ import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
+import gevent
 import pytest
+from gevent.pywsgi import WSGIServer
 from kinds import Kind
 from raw import Raw, close_frame, masked, new_key, unmasked
-from serving import OLDEST_GUNICORN, Server, gunicorn
+from serving import DEADLINE, OLDEST_GUNICORN, Server, flask_run, gunicorn, pywsgi
+from support import Diary, application, handshake, read_head
 from websockets.frames import Opcode
+
+from websock_gevent import DrainSettings, configure_drain
 
 GONE_1012 = unmasked(b"\x03\xf4", Opcode.CLOSE)
 GONE_1001 = unmasked(b"\x03\xe9we move", Opcode.CLOSE)
@@ -212,3 +218,101 @@ def test_a_callback_and_a_terminate_that_block_come_to_their_end() -> None:
         say_goodbye(raw, GONE_1001)
         server.wait()
         assert endings(server.log(), {key: raw})
+
+
+# gevent.pywsgi.
+
+
+def test_ctrl_c_at_a_plain_pywsgi_server() -> None:
+    with pywsgi("served:app", "--plain") as server, clients(server, 5) as opened:
+        server.wait_until_asleep()
+        os.kill(server.pid, signal.SIGINT)
+        for raw in opened.values():
+            say_goodbye(raw)
+        server.wait()
+        assert endings(server.log(), opened), server.log()
+
+
+def test_a_second_signal_makes_haste() -> None:
+    """A client that does not answer would be waited for, for the five seconds of ``close_timeout``."""
+    with pywsgi("served:app") as server, clients(server, 2) as opened:
+        silent, blocked = opened
+        opened[blocked].send(masked("block"))
+        server.wait_for_log(f"blocked {blocked}")
+        os.kill(server.pid, signal.SIGTERM)
+        assert opened[silent].read(len(GONE_1012)) == GONE_1012
+        os.kill(server.pid, signal.SIGINT)
+        assert opened[blocked].read(len(GONE_1012)) == GONE_1012
+        assert server.wait() == 0
+        log = server.log()
+    assert endings(log, opened), log
+    assert log.count("cut off") == 1
+
+
+def test_one_servers_stop_is_not_anothers() -> None:
+    ending, staying = pywsgi_in_process(), pywsgi_in_process()
+    leaving, remaining = connected(ending), connected(staying)
+    stopping = gevent.spawn(ending.stop)
+    assert leaving.recv(len(GONE_1012)) == GONE_1012
+    leaving.close()
+    stopping.get(timeout=DEADLINE)
+    for still_served in (remaining, connected(staying)):
+        still_served.sendall(masked("still here"))
+        assert still_served.recv(100) == unmasked("still here")
+        still_served.close()
+    staying.stop()
+
+
+def pywsgi_in_process() -> WSGIServer:
+    """A server of this process."""
+    server = WSGIServer(("127.0.0.1", 0), application(Diary()), log=None)
+    server.start()
+    return server
+
+
+def connected(server: WSGIServer) -> Any:
+    """A client in this process, behind its handshake."""
+    client = gevent.socket.create_connection(("127.0.0.1", server.server_port))
+    client.settimeout(DEADLINE)
+    client.sendall(handshake())
+    assert b" 101 " in read_head(client)
+    return client
+
+
+# Werkzeug.
+
+
+def test_a_reload_of_werkzeugs_says_goodbye(tmp_path: Path) -> None:
+    watched = tmp_path / "watched.py"
+    watched.write_text("from served import app\n")
+    with flask_run("watched:app", "--debug", path=tmp_path) as server, clients(server, 3) as opened:
+        server.wait_until_asleep()
+        watched.write_text("from served import app  # changed\n")
+        for raw in opened.values():
+            say_goodbye(raw)
+        assert endings(server.log(), opened)
+        with clients(server, 1):
+            pass
+
+
+# Settings.
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "named"),
+    [
+        ({"pace": 1}, TypeError, "pace"),
+        ({"code": 1006}, ValueError, "1006"),
+        ({"text": "x" * 124}, ValueError, "123"),
+        ({"share": 1.5}, ValueError, "share"),
+        ({"share": "half"}, TypeError, "share"),
+        ({"rate": -1}, ValueError, "rate"),
+        ({"grace": True}, TypeError, "grace"),
+    ],
+    ids=str,
+)
+def test_a_wrong_setting_is_named(changes: dict[str, Any], error: type[Exception], named: str) -> None:
+    before = configure_drain()
+    with pytest.raises(error, match=named):
+        configure_drain(**changes)
+    assert configure_drain() == before == DrainSettings()

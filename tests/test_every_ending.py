@@ -115,7 +115,7 @@ def seen(raw: Raw, ending: Ending) -> int | None:
     return int(struct.unpack("!H", payload[:2])[0]) if payload else 0
 
 
-@pytest.mark.matrix("every ending")
+@pytest.mark.matrix("endings")
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.name)
 def test_ending(server: Server, kind: Kind, ending: Ending) -> None:
     if kind.proxied and ending not in THROUGH_A_PROXY:
@@ -158,7 +158,7 @@ def counted(server: Server) -> dict[str, int]:
 
 
 @pytest.mark.only(lambda kind: not kind.proxied)
-@pytest.mark.matrix("nothing is left")
+@pytest.mark.matrix("no leak")
 def test_a_thousand_endings_leave_nothing(server: Server) -> None:
     rounds(server, 60)
     before = counted(server)

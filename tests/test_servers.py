@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 import select
+import ssl
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
+from h2.connection import H2Connection
+from h2.events import DataReceived, ResponseReceived, StreamEnded
 from kinds import Kind
 from raw import Raw, diary, masked, new_key, unmasked
-from serving import DEADLINE, OLDEST_GUNICORN, Answer, Server, gunicorn
+from serving import DEADLINE, OLDEST_GUNICORN, Answer, Server, certificate, flask_run, gunicorn
 from websockets.frames import Opcode
 from websockets.sync.client import ClientConnection, connect
 
@@ -64,6 +68,7 @@ def is_plain(answer: Answer) -> bool:
 # What arrives.
 
 
+@pytest.mark.matrix("messages")
 def test_text_and_binary_come_back(server: Server) -> None:
     with client(server, "/echo") as websocket:
         for message in ["hello", "grüße, 世界 🎈", "", b"\x00\xff", b"", "x" * 70_000, bytes(range(256)) * 1000]:
@@ -77,6 +82,7 @@ def test_works_without_flask(server: Server) -> None:
         assert websocket.recv(DEADLINE) == "hello"
 
 
+@pytest.mark.matrix("headers")
 @ASKED
 def test_cookies_and_headers_of_view_and_hooks_are_in_the_101(server: Server) -> None:
     with Raw(server) as raw:
@@ -90,6 +96,7 @@ def test_cookies_and_headers_of_view_and_hooks_are_in_the_101(server: Server) ->
     assert "Cookie" in ", ".join(head.values("Vary"))
 
 
+@pytest.mark.matrix("middlewares")
 @pytest.mark.parametrize("prefix", ["", *MIDDLEWARES, "/bare"])
 def test_the_101_has_what_it_must_and_nothing_about_a_body(server: Server, prefix: str) -> None:
     with Raw(server) as raw:
@@ -103,6 +110,7 @@ def test_the_101_has_what_it_must_and_nothing_about_a_body(server: Server, prefi
         assert head.values(name) == []
 
 
+@pytest.mark.matrix("read-ahead")
 @pytest.mark.parametrize("prefix", ["", *MIDDLEWARES])
 @pytest.mark.parametrize("size", [5, 20_000])
 @pytest.mark.parametrize("reused", [False, True], ids=["first request", "reused connection"])
@@ -126,6 +134,7 @@ def test_a_frame_begun_behind_the_handshake_goes_on_later(server: Server) -> Non
         assert raw.rest() == unmasked(b"in two halves" * 10) + CLOSE_1000
 
 
+@pytest.mark.matrix("headers")
 @ASKED
 def test_a_subprotocol_is_agreed_on(server: Server) -> None:
     with Raw(server) as raw:
@@ -136,6 +145,7 @@ def test_a_subprotocol_is_agreed_on(server: Server) -> None:
 # What is held and what is written.
 
 
+@pytest.mark.matrix("released")
 def test_everything_is_released_before_the_handler_begins(server: Server) -> None:
     key = new_key()
     with client(server, f"/teardown?key={key}") as websocket:
@@ -153,21 +163,26 @@ def test_everything_is_released_before_the_handler_begins(server: Server) -> Non
     ]
 
 
+@pytest.mark.matrix("access log")
 @LOGGED
-def test_the_access_log_has_one_line_written_at_the_end(server: Server) -> None:
-    since, path = server.position(), f"/echo?{new_key()}"
+@pytest.mark.parametrize("prefix", ["", *MIDDLEWARES])
+def test_the_access_log_has_one_line_written_at_the_end(server: Server, kind: Kind, prefix: str) -> None:
+    since, path, held = server.position(), f"{prefix}/echo?{new_key()}", 0.2
     with client(server, path) as websocket:
         websocket.send("hello")
         assert websocket.recv(DEADLINE) == "hello"
+        with pytest.raises(TimeoutError):
+            websocket.recv(held)
         mark = new_key()
         server.get(f"/mark?mark={mark}")
         server.wait_for_log(f"mark {mark}")
         assert access_lines(server.log(since), path) == []
-    lines = access_lines(server.settle(since), path)
-    assert len(lines) == 1
-    assert f'"GET {path} HTTP/1.1" 101 ' in lines[0]
+    (line,) = access_lines(server.settle(since), path)
+    assert f'"GET {path} HTTP/1.1" 101 ' in line
+    assert kind.logs == "line" or float(line.split()[-1]) >= held
 
 
+@pytest.mark.matrix("quiet")
 @pytest.mark.parametrize("prefix", ["", *MIDDLEWARES])
 def test_nothing_is_written_behind_the_answered_close_frame(server: Server, prefix: str) -> None:
     with Raw(server) as raw:
@@ -176,6 +191,7 @@ def test_nothing_is_written_behind_the_answered_close_frame(server: Server, pref
         assert raw.rest() == unmasked("one") + CLOSE_1000
 
 
+@pytest.mark.matrix("quiet")
 @pytest.mark.parametrize("prefix", ["", *MIDDLEWARES])
 def test_nothing_is_written_behind_the_servers_own_close_frame(server: Server, prefix: str) -> None:
     key, close = new_key(), unmasked(b"\x0f\xa2later", Opcode.CLOSE)
@@ -188,6 +204,7 @@ def test_nothing_is_written_behind_the_servers_own_close_frame(server: Server, p
     assert diary(server, key) == ["init", {"reason": "normal", "code": None, "text": ""}]
 
 
+@pytest.mark.matrix("quiet")
 @DIRECT
 @pytest.mark.parametrize("prefix", ["", *MIDDLEWARES])
 def test_late_data_leaves_no_trace_in_the_log(server: Server, prefix: str) -> None:
@@ -219,6 +236,7 @@ def test_what_comes_when_all_is_over_is_not_taken_for_a_request(server: Server, 
     assert access_lines(log, "/plain") == []
 
 
+@pytest.mark.matrix("middlewares")
 @pytest.mark.parametrize("prefix", MIDDLEWARES)
 def test_a_middleware_changes_nothing(server: Server, prefix: str) -> None:
     since = server.position()
@@ -345,6 +363,7 @@ RUDE = [
 ]
 
 
+@pytest.mark.matrix("quiet")
 @DIRECT
 @pytest.mark.parametrize("rude", RUDE, ids=lambda rude: rude.__name__)
 def test_a_client_without_manners_harms_nobody(server: Server, rude: Callable[[Server], None]) -> None:
@@ -409,6 +428,7 @@ def refused(server: Server, path: str, line: str, changed: dict[str, str | None]
     return answer
 
 
+@pytest.mark.matrix("refusals")
 @ASKED
 @DIRECT
 @pytest.mark.parametrize("path", ["/echo", "/deferred", "/bare"])
@@ -449,9 +469,78 @@ def test_the_pages_own_origin_is_welcome(server: Server) -> None:
         raw.upgrade("/echo", Origin=server.url(""))
 
 
+@pytest.mark.only(lambda kind: kind.upgraded)
+def test_a_refusal_behind_gevent_websockets_101_is_a_close_frame(server: Server) -> None:
+    since = server.position()
+    with Raw(server) as raw:
+        raw.upgrade("/echo", Origin="http://evil.example")
+        head = raw.read(4)
+        assert (head[0], head[2:]) == (0x88, b"\x03\xf0")  # 1008
+        assert b"evil.example" in raw.rest()
+    assert "Traceback" not in server.settle(since)
+
+
+@pytest.mark.only(lambda kind: "TLS" in kind.name)
+def test_tls_ends_with_a_close_notify(server: Server) -> None:
+    """Without it a client could not tell the end of the stream from an attacker who cut it."""
+    with Raw(server, suppress_ragged_eofs=False) as raw:
+        raw.upgrade("/echo")
+        raw.send(GOODBYE)
+        assert raw.rest() == CLOSE_1000
+
+
+# Servers that cannot.
+
+
+@pytest.mark.parametrize("version", [OLDEST_GUNICORN, None], ids=["gunicorn-oldest", "gunicorn"])
+def test_gunicorns_sync_worker_is_refused(version: str | None) -> None:
+    with gunicorn(worker="sync", version=version) as sync:
+        answer = refused(sync, "/echo", "", {})
+    assert answer.status == 501
+    assert "gunicorn -k gevent" in answer.body.decode()
+
+
+def test_werkzeug_without_threads_is_refused() -> None:
+    with flask_run("served:app", "--without-threads") as one_at_a_time:
+        answer = refused(one_at_a_time, "/echo", "", {})
+    assert answer.status == 501
+    assert "--without-threads" in answer.body.decode()
+
+
+def test_a_stream_of_http_2_is_refused(tmp_path: Path) -> None:
+    made = certificate(tmp_path)
+    options = ["--certfile", str(made.path), "--keyfile", str(made.path), "--http-protocols", "h2,h1"]
+    with gunicorn("served:app", *options) as server:
+        status, body = get_by_http_2(server, made.client, "/bare")
+    assert status == "501"
+    assert "HTTP/1.1" in body
+
+
+def get_by_http_2(server: Server, context: ssl.SSLContext, path: str) -> tuple[str, str]:
+    """Send a GET request as a stream; return status and body."""
+    context.set_alpn_protocols(["h2"])
+    status, body, ended = "", b"", False
+    with context.wrap_socket(server.socket(), server_hostname="127.0.0.1") as connected:
+        http = H2Connection()
+        http.initiate_connection()
+        http.send_headers(
+            1, [(":method", "GET"), (":authority", server.host), (":scheme", "https"), (":path", path)], True
+        )
+        while not ended:
+            connected.sendall(http.data_to_send())
+            for event in http.receive_data(connected.recv(1 << 16)):
+                if isinstance(event, ResponseReceived):
+                    status = dict(event.headers)[b":status"].decode()
+                elif isinstance(event, DataReceived):
+                    body += event.data
+                ended = ended or isinstance(event, StreamEnded)
+    return status, body.decode()
+
+
 # Errors of the application.
 
 
+@pytest.mark.matrix("refusals")
 @ASKED
 def test_an_exception_in_the_view_is_an_ordinary_500(server: Server) -> None:
     since = server.position()

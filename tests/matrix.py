@@ -1,0 +1,92 @@
+"""The table of servers in the README: what was promised under each, and held in this run.
+
+A test marked ``matrix(column)`` that runs under each kind of server counts for a cell. The table is printed at the end
+of a run; ``--write-table`` puts it into the README; a whole run fails if the README has another one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parent.parent / "README.rst"
+BLOCK = re.compile(r"(?s)(\.\. servers: begin[^\n]*\n\n).*?(\n\.\. servers: end)")
+HELD, BROKEN, NOT_PROMISED = "✓", "✗", "–"
+
+
+class Matrix:
+    """What has become of each cell.
+
+    Args:
+        write: Put the table into the README.
+    """
+
+    def __init__(self, write: bool) -> None:
+        self._write = write
+        self._cells: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        self._rows: dict[str, None] = {}
+        self._columns: dict[str, None] = {}
+        self._is_whole = False
+        self._differs = False
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Note which cells there will be."""
+        for item in items:
+            for row, column in _cells(item):
+                self._rows[row] = self._columns[column] = None
+        self._is_whole = not (config.option.keyword or config.option.markexpr or config.option.file_or_dir)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> object:
+        """Note what has become of one test."""
+        report = yield
+        for cell in _cells(item):
+            if report.failed or report.when == "call":
+                self._cells[cell].add(BROKEN if report.failed else HELD)
+        return report
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write or compare."""
+        found = BLOCK.search(README.read_text())
+        if not found or not self._is_whole or session.testsfailed:
+            return
+        block = f"{found[1]}{self._table()}{found[2]}"
+        self._differs = block != found[0]
+        if self._write:
+            README.write_text(BLOCK.sub(lambda _: block, README.read_text()))
+        elif self._differs:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the table."""
+        if self._cells:
+            terminalreporter.section("servers")
+            terminalreporter.write(self._table())
+        if self._differs:
+            done = "has been rewritten" if self._write else "has another one: run make table"
+            terminalreporter.write_line(f"the README {done}", red=not self._write)
+
+    def _table(self) -> str:
+        """The table in reStructuredText."""
+        head = ["server", *self._columns]
+        rows = [[row, *(self._cell(row, column) for column in self._columns)] for row in self._rows]
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        rule = "  ".join("=" * width for width in widths)
+        lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
+        first = "  ".join(text.ljust(width) for text, width in zip(head, widths, strict=True))
+        return "\n".join([rule, first.rstrip(), rule, *(line.rstrip() for line in lines), rule, ""])
+
+    def _cell(self, row: str, column: str) -> str:
+        outcomes = self._cells.get((row, column))
+        if not outcomes:
+            return NOT_PROMISED
+        return BROKEN if BROKEN in outcomes else HELD
+
+
+def _cells(item: pytest.Item) -> list[tuple[str, str]]:
+    """The cells that a test counts for."""
+    kind = getattr(item, "callspec", None) and item.callspec.params.get("kind")
+    return [(kind.name, mark.args[0]) for mark in item.iter_markers("matrix")] if kind else []
