@@ -593,6 +593,26 @@ def test_an_exception_in_call_on_close_is_logged_and_does_no_harm(server: Server
 # gunicorn's ways to run.
 
 
+@pytest.mark.parametrize(
+    ("worker", "limit", "named"),
+    [
+        ("gevent", "--worker-connections", "worker_connections is 3"),
+        ("gevent_pywsgi", "--worker-connections", "worker_connections is 3"),
+        ("gthread", "--threads", "threads is 3"),
+    ],
+)
+def test_a_worker_that_is_full_says_so_once(worker: str, limit: str, named: str) -> None:
+    with gunicorn("served:app", limit, "3", worker=worker) as server:
+        for filled in range(2):
+            with ExitStack() as open_at_once:
+                for _ in range(2):
+                    open_at_once.enter_context(client(server, "/echo"))
+                assert server.log().count(named) == filled
+                open_at_once.enter_context(client(server, "/echo"))
+            server.settle()
+            assert server.log().count(named) == 1
+
+
 @pytest.mark.parametrize("version", [OLDEST_GUNICORN, None], ids=["gunicorn-oldest", "gunicorn"])
 @pytest.mark.parametrize("args", [["--preload"], ["--workers", "2"]], ids=" ".join)
 def test_ways_to_run_gunicorn(version: str | None, args: list[str]) -> None:

@@ -1,6 +1,6 @@
 """Who serves a request: a gunicorn worker, a pywsgi server, or just this process; and how its end is noticed.
 
-Owns one `Drainer` for each of them and what sets it off, without any configuration:
+Owns one `Drainer` for each of them, the warning that it is full, and what sets the drainer off, without configuration:
 
 - a gunicorn worker, of whatever class, stops being ``alive`` on SIGTERM, on a reload, on ``max_requests`` and on
   SIGQUIT. It is found behind its own signal handlers, and asked ten times a second;
@@ -13,6 +13,7 @@ Refuses to know connections and sockets.
 from __future__ import annotations
 
 import atexit
+import logging
 import signal
 import threading
 from collections.abc import Callable
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EXIT_GRACE", "drain", "drainer_of", "prepare"]
 
+logger = logging.getLogger("websock_gevent")
+
 #: Seconds between two looks at a gunicorn worker.
 POLL = 0.1
 #: Seconds for the goodbye at the interpreter's exit. gunicorn's master, asked twice to end, kills after two.
@@ -40,6 +43,8 @@ _process = Drainer()
 _drainers: WeakKeyDictionary[Any, Drainer] = WeakKeyDictionary()
 #: The gevent servers that gunicorn's gevent workers keep to themselves.
 _listeners: WeakSet[Any] = WeakSet()
+#: Those who have been warned of.
+_full: WeakSet[Any] = WeakSet()
 _lock = threading.Lock()
 _exit_is_watched = False
 
@@ -77,7 +82,19 @@ def drainer_of(start_response: StartResponse | None = None) -> Drainer:
     drainer = prepare(host)
     if worker is not None and not worker.alive:
         drainer.draining = True  # what `_watch` is about to notice
+    if host is not None and host not in _full and (limit := _limit_reached(worker, server, len(drainer))):
+        _full.add(host)
+        logger.warning("no connection is accepted any more, not even a health check, until one ends: %s", limit)
     return drainer
+
+
+def _limit_reached(worker: Any, server: Any, open_already: int) -> str:
+    """Name the limit that the request being served has used up: WebSockets hold what other requests give back soon."""
+    if server is not None and server.pool is not None:
+        size, name = server.pool.size, "worker_connections" if worker is not None else "the server's pool"
+        return f"{name} is {size}" if not server.pool.free_count() else ""
+    threads = getattr(worker, "tpool", None) and worker.cfg.threads
+    return f"threads is {threads}" if threads and open_already + 1 >= threads else ""
 
 
 def prepare(host: Any) -> Drainer:
