@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test check format autobahn autobahn-fast bench clean
+.PHONY: test table check format autobahn autobahn-fast bench clean
 
 test: check           # everything that the gate runs
 	tests/setup && $(BIN)/pytest && $(MAKE) autobahn-fast
@@ -14,6 +14,9 @@ format: .venv/ready
 
 autobahn: .venv/ready # sections 1-7, 9 and 10 of the conformance suite; a few minutes
 	$(BIN)/python tests/autobahn/suite --write tests/autobahn/RESULTS.txt
+
+table: .venv/ready    # the README's table of servers, from a whole run of the tests
+	tests/setup && $(BIN)/pytest --write-table
 
 autobahn-fast: .venv/ready
 	$(BIN)/python tests/autobahn/suite --fast
