@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,17 @@ def test_new_connections_are_sent_elsewhere(version: str | None) -> None:
     assert answer.values("Retry-After") == ["1"]
 
 
+@BOTH
+@pytest.mark.parametrize("path", ["/ends-first", "/ends-meanwhile"])
+def test_the_end_is_known_at_once(version: str | None, path: str) -> None:
+    """Also between the view and the moment when its response is served."""
+    with gunicorn("drained:app", version=version, env=MOVING) as server, Raw(server) as raw:
+        raw.send(raw.request(path))
+        answer = raw.answer()
+    assert answer.status == 503
+    assert b"Connect again" in answer.body
+
+
 def test_they_are_not_all_told_in_one_instant() -> None:
     """While the first has its close frame already, the last is still served."""
     paced = gunicorn("drained:app", "--graceful-timeout", "10", env={"DRAIN": '{"share": 1, "rate": 0}'})
@@ -203,6 +214,7 @@ def test_whoever_does_not_answer_is_cut_off_in_time(version: str | None) -> None
         log = server.log()
     assert status == 0
     assert endings(log, opened), log
+    assert "Worker exiting" in log, "it was killed"
     assert "SIGKILL" not in log and "graceful timeout" not in log
     assert log.count("cut off") == 1
 
@@ -280,6 +292,19 @@ def connected(server: WSGIServer) -> Any:
 
 
 # Werkzeug.
+
+
+@pytest.mark.parametrize("serve", [lambda: flask_run("patched:app"), lambda: pywsgi("served:app", "--plain")])
+def test_a_ctrl_c_that_hits_a_connections_greenlet_is_not_lost(
+    serve: Callable[[], AbstractContextManager[Server]],
+) -> None:
+    with serve() as server, clients(server, 3) as opened:
+        first, *_ = opened.values()
+        first.send(masked("interrupt"))
+        for raw in opened.values():
+            say_goodbye(raw)
+        server.wait()
+        assert endings(server.log(), opened), server.log()
 
 
 def test_a_reload_of_werkzeugs_says_goodbye(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -46,7 +47,8 @@ _listeners: WeakSet[Any] = WeakSet()
 #: Those who have been warned of.
 _full: WeakSet[Any] = WeakSet()
 _lock = threading.Lock()
-_exit_is_watched = False
+#: The process whose exit is watched; a fork of it does not speak for its connections.
+_exit_watched_in = 0
 
 
 def drain(seconds: float | None = None, share: float | None = None) -> int:
@@ -113,10 +115,10 @@ def prepare(host: Any) -> Drainer:
 
 
 def _watch_exit() -> None:
-    global _exit_is_watched
-    if not _exit_is_watched:
-        _exit_is_watched = True
+    global _exit_watched_in
+    if not _exit_watched_in:
         atexit.register(_at_exit)
+        _exit_watched_in = os.getpid()
 
 
 def _worker() -> Any:
@@ -167,5 +169,6 @@ class _Stop:
 
 def _at_exit() -> None:
     """Say goodbye to what is still open."""
-    if len(_process) or any(map(len, _drainers.values())):
+    is_open = len(_process) or any(map(len, _drainers.values()))
+    if is_open and os.getpid() == _exit_watched_in:
         drain(EXIT_GRACE, share=0.0)

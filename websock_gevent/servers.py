@@ -163,9 +163,7 @@ def _from_pywsgi(environ: WSGIEnvironment, handler: Any) -> HandOver:
 
 
 def _from_gevent_websocket(environ: WSGIEnvironment, _: Any) -> HandOver:
-    websocket = environ["wsgi.websocket"]
-    websocket.closed = True  # else an empty close frame would follow ours
-    handler = websocket.handler
+    handler = environ["wsgi.websocket"].handler
     return HandOver(handler.socket, _peeked(handler.rfile, handler.socket), upgraded=True)
 
 

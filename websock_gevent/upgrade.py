@@ -49,7 +49,8 @@ def upgrade(
 ) -> Response:
     """Make the response that turns a request into a WebSocket. Return it from the view.
 
-    Nothing is sent yet: hooks may add headers and cookies. The handler runs after the view's contexts are torn down.
+    Nothing is sent yet: hooks may add headers and cookies. The handler runs after the view's contexts are torn down. As
+    long as it lives, the connection counts against its server's limit (gunicorn's ``worker_connections``).
 
     Args:
         environ: The request's WSGI environ (``request.environ`` in Flask).
@@ -62,7 +63,7 @@ def upgrade(
         A Werkzeug response, of the application's own ``response_class`` inside Flask; also a WSGI application.
 
     Raises:
-        werkzeug.exceptions.HTTPException: the request is refused; a response as well (400, 403, 426, 501).
+        werkzeug.exceptions.HTTPException: the request is refused; a response as well (400, 403, 426, 501, 503).
         TypeError, ValueError: an unknown or ill-typed option, or a handler without its callbacks.
     """
     _check_handler(handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -34,6 +35,19 @@ class Slow(WebSock[str]):
 @websocket(app, "/slow")
 def slow() -> Response:
     return upgrade(request.environ, Slow, request.args["key"])
+
+
+@websocket(app, "/ends-first")
+def ends_first() -> Response:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return upgrade(request.environ, Slow, "never")
+
+
+@websocket(app, "/ends-meanwhile")
+def ends_meanwhile() -> Response:
+    response = upgrade(request.environ, Slow, "never")
+    os.kill(os.getpid(), signal.SIGTERM)
+    return response
 
 
 @app.get("/drain")

@@ -89,6 +89,8 @@ class Ending(Scripted):
             case "overflow":
                 for number in range(5):
                     current().send(number)
+            case "interrupt":
+                raise KeyboardInterrupt
             case "die":
                 raise gevent.GreenletExit
             case "be killed":
