@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test table check format autobahn autobahn-fast bench clean
+.PHONY: test table check format autobahn autobahn-fast autobahn-servers bench clean
 
 test: check           # everything that the gate runs
 	tests/setup && $(BIN)/pytest && $(MAKE) autobahn-fast
@@ -20,6 +20,9 @@ table: .venv/ready    # the README's table of servers, from a whole run of the t
 
 autobahn-fast: .venv/ready
 	$(BIN)/python tests/autobahn/suite --fast
+
+autobahn-servers: .venv/ready # sections 1-7 and 10 on every kind of server; three minutes
+	$(BIN)/python tests/autobahn/servers --write tests/autobahn/SERVERS.txt
 
 bench: .venv/ready    # echo against peers; about a quarter of an hour
 	$(BIN)/pip install -q flask-sock picows uvloop && $(BIN)/python benchmarks/echo.py

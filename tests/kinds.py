@@ -13,6 +13,7 @@ from serving import OLDEST_GUNICORN, Server, certificate, flask_run, gunicorn, p
 
 __all__ = ["KINDS", "Kind"]
 
+Starter = Callable[[Path, str], AbstractContextManager[Server]]
 GEVENT_WEBSOCKET = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
 
 
@@ -21,7 +22,7 @@ class Kind(NamedTuple):
 
     Attributes:
         name: As the table has it.
-        start: Serves the application ``served``; gets a folder of its own.
+        starter: Serves an application, given as ``module:attribute``; gets a folder of its own.
         upgraded: gevent-websocket sends the 101 before the application is called, so it is neither refused nor changed.
         logs: What its access log has of a WebSocket: ``"duration"``, a ``"line"`` without it, or ``""``.
         ends_by: The signal that asks it to end in good order.
@@ -31,19 +32,23 @@ class Kind(NamedTuple):
     """
 
     name: str
-    start: Callable[[Path], AbstractContextManager[Server]]
+    starter: Starter
     upgraded: bool = False
     logs: str = "duration"
     ends_by: int = signal.SIGTERM
     reuses: bool = True
     proxied: bool = False
 
+    def start(self, folder: Path, app: str = "served:app") -> AbstractContextManager[Server]:
+        """Start it."""
+        return self.starter(folder, app)
 
-def _tls(start: Callable[[str], AbstractContextManager[Server]]) -> Callable[[Path], AbstractContextManager[Server]]:
+
+def _tls(start: Callable[[str, str], AbstractContextManager[Server]]) -> Starter:
     @contextmanager
-    def started(folder: Path) -> Iterator[Server]:
+    def started(folder: Path, app: str) -> Iterator[Server]:
         made = certificate(folder)
-        with start(str(made.path)) as server:
+        with start(app, str(made.path)) as server:
             server.tls = made.client
             yield server
 
@@ -51,48 +56,56 @@ def _tls(start: Callable[[str], AbstractContextManager[Server]]) -> Callable[[Pa
 
 
 KINDS = [
-    Kind(f"gunicorn {OLDEST_GUNICORN} gevent", lambda _: gunicorn(version=OLDEST_GUNICORN)),
-    Kind("gunicorn gevent", lambda _: gunicorn()),
-    Kind("gunicorn gevent, TLS", _tls(lambda file: gunicorn("served:app", "--certfile", file, "--keyfile", file))),
-    Kind("gunicorn gevent, unix socket", lambda folder: gunicorn(bind=f"unix:{folder}/socket")),
+    Kind(f"gunicorn {OLDEST_GUNICORN} gevent", lambda _, app: gunicorn(app, version=OLDEST_GUNICORN)),
+    Kind("gunicorn gevent", lambda _, app: gunicorn(app)),
+    Kind("gunicorn gevent, TLS", _tls(lambda app, file: gunicorn(app, "--certfile", file, "--keyfile", file))),
+    Kind("gunicorn gevent, unix socket", lambda folder, app: gunicorn(app, bind=f"unix:{folder}/socket")),
     Kind("gunicorn gevent behind nginx", behind_nginx, proxied=True),
     Kind("gunicorn gevent behind haproxy", behind_haproxy, proxied=True),
-    Kind("gunicorn gevent_pywsgi", lambda _: gunicorn(worker="gevent_pywsgi")),
-    Kind("gunicorn gthread", lambda _: gunicorn("served:app", "--threads", "20", worker="gthread")),
+    Kind("gunicorn gevent_pywsgi", lambda _, app: gunicorn(app, worker="gevent_pywsgi")),
+    Kind("gunicorn gthread", lambda _, app: gunicorn(app, "--threads", "20", worker="gthread")),
     Kind(
         f"gunicorn {OLDEST_GUNICORN} gthread",
-        lambda _: gunicorn("served:app", "--threads", "20", worker="gthread", version=OLDEST_GUNICORN),
+        lambda _, app: gunicorn(app, "--threads", "20", worker="gthread", version=OLDEST_GUNICORN),
     ),
     Kind(
         "gunicorn gthread, TLS",
-        _tls(lambda f: gunicorn("served:app", "--threads", "20", "--certfile", f, "--keyfile", f, worker="gthread")),
+        _tls(lambda app, f: gunicorn(app, "--threads", "20", "--certfile", f, "--keyfile", f, worker="gthread")),
     ),
-    Kind("gunicorn GeventWebSocketWorker", lambda _: gunicorn(worker=GEVENT_WEBSOCKET), upgraded=True, logs=""),
+    Kind(
+        "gunicorn GeventWebSocketWorker", lambda _, app: gunicorn(app, worker=GEVENT_WEBSOCKET), upgraded=True, logs=""
+    ),
     Kind(
         "gunicorn GeventWebSocketWorker, views decide",
-        lambda _: gunicorn("views_decide:app", worker=GEVENT_WEBSOCKET),
+        lambda _, app: gunicorn("views_decide:app", worker=GEVENT_WEBSOCKET, env={"APP": app}),
         logs="",
     ),
-    Kind("gevent.pywsgi", lambda _: pywsgi()),
-    Kind("gevent.pywsgi, not patched", lambda _: pywsgi("served:app", "--unpatched")),
-    Kind("gevent.pywsgi, TLS", _tls(lambda file: pywsgi("served:app", "--certificate", file))),
-    Kind("gevent.pywsgi, unix socket", lambda folder: pywsgi("served:app", "--unix", f"{folder}/socket")),
+    Kind("gevent.pywsgi", lambda _, app: pywsgi(app)),
+    Kind("gevent.pywsgi, not patched", lambda _, app: pywsgi(app, "--unpatched")),
+    Kind("gevent.pywsgi, TLS", _tls(lambda app, file: pywsgi(app, "--certificate", file))),
+    Kind("gevent.pywsgi, unix socket", lambda folder, app: pywsgi(app, "--unix", f"{folder}/socket")),
     Kind(
         "gevent.pywsgi with WebSocketHandler",
-        lambda _: pywsgi("served:app", "--gevent-websocket"),
+        lambda _, app: pywsgi(app, "--gevent-websocket"),
         upgraded=True,
         logs="",
     ),
     Kind(
         "gevent.pywsgi with WebSocketHandler, views decide",
-        lambda _: pywsgi("served:app", "--gevent-websocket", "--views-decide"),
+        lambda _, app: pywsgi(app, "--gevent-websocket", "--views-decide"),
         logs="",
     ),
-    Kind("flask run", lambda _: flask_run(), logs="line", reuses=False, ends_by=signal.SIGINT),
-    Kind("flask run, patched", lambda _: flask_run("patched:app"), logs="line", reuses=False, ends_by=signal.SIGINT),
+    Kind("flask run", lambda _, app: flask_run(app), logs="line", reuses=False, ends_by=signal.SIGINT),
+    Kind(
+        "flask run, patched",
+        lambda _, app: flask_run("patched:app", env={"APP": app}),
+        logs="line",
+        reuses=False,
+        ends_by=signal.SIGINT,
+    ),
     Kind(
         "flask run --debug",
-        lambda _: flask_run("served:app", "--debug"),
+        lambda _, app: flask_run(app, "--debug", "--exclude-patterns", "*"),
         logs="line",
         reuses=False,
         ends_by=signal.SIGINT,

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -14,9 +15,9 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from serving import DEADLINE, Certificate, Program, Server, gunicorn
+from serving import DEADLINE, ROOT, Certificate, Program, Server, gunicorn
 
-__all__ = ["PROXIES", "Proxied", "Proxy", "behind_haproxy", "behind_nginx", "haproxy", "nginx"]
+__all__ = ["PROXIES", "Proxied", "Proxy", "behind_haproxy", "behind_nginx", "documented", "haproxy", "nginx"]
 
 NGINX = """
 daemon off;
@@ -29,6 +30,10 @@ http {{
     access_log off;
     client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
     uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    {http}
+}}
+"""
+HTTP = """
     map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
     server {{
         listen {listen};
@@ -39,13 +44,21 @@ http {{
             {more}
         }}
     }}
-}}
 """
 
 HAPROXY = """
 global
     stats socket {folder}/admin level admin expose-fd listeners
     {main}
+{defaults}
+frontend front
+    bind {listen}
+    {more}
+    default_backend back
+backend back
+    server gunicorn {upstream}
+"""
+DEFAULTS = """
 defaults
     mode http
     option http-server-close
@@ -53,12 +66,6 @@ defaults
     timeout client {idle}
     timeout server {idle}
     timeout tunnel {idle}
-frontend front
-    bind {listen}
-    {more}
-    default_backend back
-backend back
-    server gunicorn {upstream}
 """
 
 PASS_UPGRADE = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;"
@@ -104,14 +111,15 @@ def nginx(
     main: str = "",
     idle: str = "30s",
     tls: Certificate | None = None,
+    section: str = HTTP,
 ) -> Iterator[Proxied]:
-    """nginx in front of a server; ``more`` goes into its ``location``, ``main`` to the top."""
+    """nginx before a server; ``main`` goes to the top, ``section`` into ``http``, ``more`` into the ``location``."""
     config, port = folder / "nginx.conf", _free_port()
     listen = f"127.0.0.1:{port}"
     if tls:
         listen += f" ssl; ssl_certificate {tls.path}; ssl_certificate_key {tls.path}"
-    values = {"folder": folder, "listen": listen, "upstream": server.host, "more": more, "main": main, "idle": idle}
-    config.write_text(NGINX.format_map(values))
+    http = section.format(listen=listen, upstream=server.host, idle=idle, more=more)
+    config.write_text(NGINX.format(folder=folder, main=main, http=http))
     with _proxied(server, ["nginx", "-c", str(config), "-e", "stderr"], port, tls) as seen:
         yield seen
 
@@ -125,14 +133,13 @@ def haproxy(
     main: str = "",
     idle: str = "30s",
     tls: Certificate | None = None,
+    section: str = DEFAULTS,
 ) -> Iterator[Proxied]:
-    """haproxy in front of a server; ``more`` goes into its ``frontend``, ``main`` into ``global``."""
+    """haproxy before a server; ``main`` goes into ``global``, ``section`` behind it, ``more`` into the ``frontend``."""
     config, port = folder / "haproxy.cfg", _free_port()
-    listen = f"127.0.0.1:{port}"
-    if tls:
-        listen += f" ssl crt {tls.path}"
-    values = {"folder": folder, "listen": listen, "upstream": server.host, "more": more, "main": main, "idle": idle}
-    config.write_text(HAPROXY.format_map(values))
+    listen = f"127.0.0.1:{port}" + (f" ssl crt {tls.path}" if tls else "")
+    values = {"folder": folder, "listen": listen, "upstream": server.host, "more": more, "main": main}
+    config.write_text(HAPROXY.format(defaults=section.format(idle=idle), **values))
     with _proxied(server, ["haproxy", "-W", "-S", f"{folder}/master", "-f", str(config)], port, tls) as seen:
         _wait_for_master(seen.proxy, f"{folder}/master")
         yield seen
@@ -162,6 +169,14 @@ def _proxied(server: Server, command: list[str], port: int, tls: Certificate | N
         yield Proxied(server, proxy, port, tls)
     finally:
         proxy.end(signal.SIGTERM)
+
+
+def documented(name: str) -> str:
+    """What ``docs/proxies.rst`` says to write for a proxy, with the addresses left open."""
+    found = re.search(rf"code-block:: {name}\n\n((?: +.*\n)+)", (ROOT / "docs" / "proxies.rst").read_text())
+    assert found, f"docs/proxies.rst has nothing for {name}"
+    text = textwrap.dedent(found[1]).replace("{", "{{").replace("}", "}}")
+    return text.replace("listen 80", "listen {listen}").replace("127.0.0.1:8000", "{upstream}")
 
 
 class Proxy(NamedTuple):
@@ -238,16 +253,16 @@ PROXIES = [
 
 
 @contextmanager
-def behind_nginx(folder: Path) -> Iterator[Server]:
+def behind_nginx(folder: Path, app: str) -> Iterator[Server]:
     """gunicorn's gevent worker behind nginx."""
-    with gunicorn() as server, nginx(server, folder) as seen:
+    with gunicorn(app) as server, nginx(server, folder) as seen:
         yield seen
 
 
 @contextmanager
-def behind_haproxy(folder: Path) -> Iterator[Server]:
+def behind_haproxy(folder: Path, app: str) -> Iterator[Server]:
     """gunicorn's gevent worker behind haproxy."""
-    with gunicorn() as server, haproxy(server, folder) as seen:
+    with gunicorn(app) as server, haproxy(server, folder) as seen:
         yield seen
 
 

@@ -352,12 +352,17 @@ def pywsgi(app: str = "served:app", *args: str) -> Iterator[Server]:
 
 
 @contextmanager
-def flask_run(app: str = "served:app", *args: str, path: Path = APPS) -> Iterator[Server]:
-    """Serve an app by ``flask run``; ``--debug`` among the arguments gives it debugger and reloader; ``path`` is looked into, too."""
+def flask_run(
+    app: str = "served:app", *args: str, path: Path = APPS, env: dict[str, str] | None = None
+) -> Iterator[Server]:
+    """Serve an app by ``flask run``, with further environment variables.
+
+    ``--debug`` among the arguments gives it debugger and reloader; ``path`` is looked into, too.
+    """
     before = [arg for arg in args if arg == "--debug"]
     command = [sys.executable, "-m", "flask", "--app", app, *before, "run", "--port", "0"]
     command += [arg for arg in args if arg not in before]
-    with _running(Server(command, env=_environment(path))) as server:
+    with _running(Server(command, env=_environment(path, **(env or {})))) as server:
         server.listening()
         yield server
 

@@ -57,12 +57,12 @@ KINDS = {"text": TEXT, "binary": BINARY, "close": CLOSE, "ping": PING, "pong": P
     ("name", "size", "header"),
     [(name, *row) for name, opcode in KINDS.items() for row in SIZES if opcode < CLOSE or row[0] <= 125],
 )
-@pytest.mark.parametrize("kind", [bytes, bytearray])
-def test_a_frame_is_read_by_others(name: str, size: int, header: int, kind: type) -> None:
+@pytest.mark.parametrize("buffer", [bytes, bytearray])
+def test_a_frame_is_read_by_others(name: str, size: int, header: int, buffer: type) -> None:
     opcode = KINDS[name]
     payload = bytes(range(97, 123)) * (size // 26 + 1)
     payload = payload[:size] if opcode != CLOSE or size < 2 else b"\x03\xe8" + payload[: size - 2]
-    encoded = frame(opcode, kind(payload))
+    encoded = frame(opcode, buffer(payload))
     assert type(encoded) is bytes
     assert len(encoded) == header + size
     assert parse(encoded) == Frame(opcode, payload, fin=True)  # type: ignore[arg-type]
@@ -179,13 +179,13 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.parametrize("size", [*range(10), 63, 64, 65, 125, 126, 4095, 65537, 1_000_003])
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("buffer", [bytes, bytearray, memoryview])
 @pytest.mark.parametrize("mask", ["00000000", "ffffffff", "37fa213d", "00010203", "80000000", "00000080"])
-def test_masking_is_the_same_without_compiled_code(uncompiled: ModuleType, size: int, kind: type, mask: str) -> None:
+def test_masking_is_the_same_without_compiled_code(uncompiled: ModuleType, size: int, buffer: type, mask: str) -> None:
     data, key = random.Random(size).randbytes(size), bytes.fromhex(mask)
-    masked = uncompiled.apply_mask(kind(data), key)
+    masked = uncompiled.apply_mask(buffer(data), key)
     assert type(masked) is bytes
-    assert masked == frames.apply_mask(kind(data), key)
+    assert masked == frames.apply_mask(buffer(data), key)
     step = 1 if size < 100 else 997
     assert all(masked[at] == data[at] ^ key[at % 4] for at in range(0, size, step))
     assert uncompiled.apply_mask(masked, bytearray(key)) == data

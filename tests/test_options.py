@@ -135,12 +135,12 @@ BAD: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "kind"), BAD, ids=[f"{name}={value!a}" for name, value, _ in BAD])
-def test_a_bad_value_is_refused_by_name(name: str, value: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match=rf"^option {name}\b") as caught:
+@pytest.mark.parametrize(("name", "value", "error"), BAD, ids=[f"{name}={value!a}" for name, value, _ in BAD])
+def test_a_bad_value_is_refused_by_name(name: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=rf"^option {name}\b") as caught:
         Options(**{name: value})
-    assert caught.type is kind
-    with pytest.raises(kind, match=rf"^option {name}\b"):
+    assert caught.type is error
+    with pytest.raises(error, match=rf"^option {name}\b"):
         Options().updated({name: value})
 
 

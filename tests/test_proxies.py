@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxies import KEEP_HOST, PROXIES, Proxied, Proxy
+from proxies import KEEP_HOST, PROXIES, Proxied, Proxy, documented
 from raw import Raw, masked, unmasked
 from serving import DEADLINE, Answer, Server, certificate, gunicorn
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
@@ -180,6 +180,13 @@ def test_a_proxy_that_passes_host_on_is_all_it_takes(seen: Proxied) -> None:
 def test_a_forged_header_changes_nothing(seen: Proxied) -> None:
     assert ask(seen, FOREIGN, X_Forwarded_Host="evil.example").status == 403
     assert ask(seen, PAGE, X_Forwarded_Host="evil.example").status == 101
+
+
+def test_a_proxy_as_documented_is_all_it_takes(server: Server, proxy: Proxy, tmp_path: Path) -> None:
+    with proxy.start(server, tmp_path, section=documented(proxy.name)) as seen:
+        assert ask(seen, PAGE).status == 101
+        assert ask(seen, FOREIGN).status == 403
+        assert seen.get("/plain").body == b"plain"
 
 
 def test_a_proxy_that_rewrites_host_is_refused_and_told_why(server: Server, proxy: Proxy, tmp_path: Path) -> None:

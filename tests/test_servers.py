@@ -480,6 +480,14 @@ def test_a_refusal_behind_gevent_websockets_101_is_a_close_frame(server: Server)
     assert "Traceback" not in server.settle(since)
 
 
+@pytest.mark.only(lambda kind: not kind.proxied)
+def test_short_messages_are_not_held_back(server: Server) -> None:
+    """By Nagle's algorithm, until the one before is acknowledged."""
+    with client(server, "/script?") as websocket:
+        websocket.send("nodelay")
+        assert websocket.recv(DEADLINE) == ("0" if server.unix else "1")
+
+
 @pytest.mark.only(lambda kind: "TLS" in kind.name)
 def test_tls_ends_with_a_close_notify(server: Server) -> None:
     """Without it a client could not tell the end of the stream from an attacker who cut it."""

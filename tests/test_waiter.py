@@ -27,6 +27,7 @@ class Parked:
         gevent.idle()
 
     def run(self) -> None:
+        self.waiter.lend()
         while True:
             self.waiter.park()
             self.resumed += 1

@@ -301,12 +301,12 @@ BAD_MESSAGES: list[tuple[str, Any, type[Exception], str]] = [
 ]
 
 
-@table("given, kind, shown", BAD_MESSAGES)
-def test_a_bad_message_is_shown(given: Any, kind: type[Exception], shown: str) -> None:
+@table("given, error, shown", BAD_MESSAGES)
+def test_a_bad_message_is_shown(given: Any, error: type[Exception], shown: str) -> None:
     for result in (("push", given, 1), ("reply", "ok", given, 1), ("stop", "normal", 1000, given, 1)):
-        with pytest.raises(kind, match=re.escape(shown)):
+        with pytest.raises(error, match=re.escape(shown)):
             interpret(result)
-    with pytest.raises(kind, match=re.escape(shown)):
+    with pytest.raises(error, match=re.escape(shown)):
         encode(given)
 
 
@@ -335,11 +335,11 @@ BAD_CLOSES: list[tuple[str, Any, type[Exception], str]] = [
 ]
 
 
-@table("close, kind, shown", BAD_CLOSES)
+@table("close, error, shown", BAD_CLOSES)
 @pytest.mark.parametrize("reason", ["normal", "other"])
-def test_a_bad_close_is_shown(reason: str, close: Any, kind: type[Exception], shown: str) -> None:
+def test_a_bad_close_is_shown(reason: str, close: Any, error: type[Exception], shown: str) -> None:
     for result in (("stop", reason, close, STATE), ("stop", reason, close, "x", STATE)):
-        with pytest.raises(kind, match=re.escape(shown)):
+        with pytest.raises(error, match=re.escape(shown)):
             interpret(result)
 
 

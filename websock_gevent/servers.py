@@ -60,6 +60,9 @@ class HandOver:
         self.socket = sock
         self.unread = unread
         self.upgraded = upgraded
+        with suppress(OSError):  # a unix socket has none
+            # Only gunicorn does so by itself; else a short message waits until the one before is acknowledged.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         #: A thread of its own, in an unpatched process, has no hub yet: it gets one for the connection's life.
         self._lent_hub = get_hub_if_exists() is None
 
@@ -121,8 +124,8 @@ def take_over(environ: WSGIEnvironment, start_response: StartResponse) -> HandOv
 def _find(environ: WSGIEnvironment) -> Callable[[WSGIEnvironment, Any], HandOver] | None:
     """Recognise the server."""
     source = environ.get("wsgi.input")
-    if is_upgraded(environ):
-        return _from_gevent_websocket
+    if environ.get("wsgi.websocket") is not None:
+        return _from_gevent_websocket if is_upgraded(environ) else None  # something else has answered already
     if "gunicorn.socket" in environ:
         return _from_gunicorn if environ.get("wsgi.multithread") and _unreader(source) is not None else None
     if "werkzeug.socket" in environ:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -65,6 +66,12 @@ class Scripted(WebSock[str]):
                 return "push", ("ping", payload.encode()), key
             case ["raise"]:
                 raise RuntimeError("the handler was told to")
+            case ["nodelay"]:
+                connected = socket.socket(fileno=os.dup(current().websocket.fileno()))
+                with connected:
+                    on_tcp = connected.family != socket.AF_UNIX
+                    on = on_tcp and connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                    return "push", str(int(bool(on))), key
             case ["pid"]:
                 return "push", str(os.getpid()), key
         return "push", message, key
