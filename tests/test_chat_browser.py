@@ -179,7 +179,7 @@ def test_the_chat_goes_on_when_a_killed_server_is_back(enter: Callable[..., Page
         for page in (lea, max_):
             page.do("see", "#status:not([data-state=open])")
         max_.do("fill", "#text", "written while it was away")
-        with gunicorn(CHAT, env=environment, port=first.port):
+        with gunicorn(CHAT, env=environment, bind=f"127.0.0.1:{first.port}"):
             for page in (lea, max_):
                 page.do("see", "#status[data-state=open]")
             max_.do("press", "#text", "Enter")
