@@ -132,6 +132,7 @@ def test_nginx_that_does_not_pass_upgrade_on_is_answered_426(server: Server, tmp
     with PROXIES[0].start(server, tmp_path, KEEP_HOST) as seen, pytest.raises(InvalidStatus) as refused:
         client(seen, "/echo")
     assert refused.value.response.status_code == 426
+    assert b"let it pass Upgrade" in refused.value.response.body
 
 
 # A proxy that loses patience after a second.

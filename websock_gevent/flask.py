@@ -67,4 +67,9 @@ def _refusal() -> HTTPException:
             check_request(request.environ)
         except BadRequest as half_a_handshake:
             return half_a_handshake
+    if "Sec-WebSocket-Key" in request.headers:
+        return UpgradeRequired(
+            "A WebSocket handshake came without its Upgrade header. A proxy in front keeps it: let it pass Upgrade and "
+            "Connection on."
+        )
     return UpgradeRequired()
