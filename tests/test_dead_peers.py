@@ -29,7 +29,7 @@ from serving import APPS, DEADLINE, ROOT, Program, Server, gunicorn
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
-#: Bytes that a process which serves nobody may have gained or lost: what Python and malloc keep for the next time.
+#: Bytes that a process may hold more than before without a reason: what Python and malloc keep for the next time.
 NOISE = 4 << 20
 #: As in the app.
 BLOCK = 100_000
@@ -123,6 +123,7 @@ class Cable:
         self.names = {side: f"dead-peers-{os.getpid()}-{side}" for side in self.ADDRESSES}
 
     def lay(self) -> None:
+        """Make the namespaces and connect them."""
         for name in self.names.values():
             ip("netns", "add", name)
         here, there = self.names.values()
@@ -133,6 +134,7 @@ class Cable:
             ip("-n", name, "link", "set", "cable", "up")
 
     def remove(self) -> None:
+        """Remove what there is of them; the cable goes with its ends."""
         existing = ip("netns", "list").split()
         for name in self.names.values():
             if name in existing:
@@ -168,10 +170,11 @@ class Remote(Server):
         options = ["-k", "gevent", "--bind", self.host, "--graceful-timeout", "5", "--no-control-socket"]
         paths = os.pathsep.join([str(ROOT), str(APPS)])
         env = {**os.environ, **MALLOC, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
+        env.update(GUNICORN_CMD_ARGS="", WEB_CONCURRENCY="1")
         super().__init__([*python, *options, "peers:app"], env=env)
         self._cable = cable
 
-    def socket(self, encrypted: bool = True) -> socket.socket:
+    def socket(self, *_: bool, **__: bool) -> socket.socket:
         return self._cable.connect("server")
 
 
@@ -412,8 +415,8 @@ def test_those_who_dribble_live_as_long_as_bytes_come(server: Server) -> None:
         assert dribbled.peak - opened.resident < NOISE / 4
         serves(server)
         for raw, key in zip(clients, keys, strict=True):
-            assert raw.rest().endswith(CLOSE_1002)
             assert ended(server, key) == "timeout"
+            assert raw.rest().endswith(CLOSE_1002)
     gone(server, before)
     assert all(ended_once(server, key) for key in keys)
 

@@ -294,7 +294,14 @@ def connected(server: WSGIServer) -> Any:
 # Werkzeug.
 
 
-@pytest.mark.parametrize("serve", [lambda: flask_run("patched:app"), lambda: pywsgi("served:app", "--plain")])
+@pytest.mark.parametrize(
+    "serve",
+    [
+        lambda: flask_run("patched:app", env={"APP": "served:app"}),
+        lambda: pywsgi("served:app", "--plain"),
+    ],
+    ids=["flask run, patched", "gevent.pywsgi"],
+)
 def test_a_ctrl_c_that_hits_a_connections_greenlet_is_not_lost(
     serve: Callable[[], AbstractContextManager[Server]],
 ) -> None:

@@ -244,9 +244,9 @@ class Connection:
             self._call(self._handle_info, mailbox.take())
             if self.phase is not _OPEN:
                 return True
-            if self._waiter.stalled is not None:
+            if self._waiter.stalled is not None or self._deadlines.alarm:
                 break
-        self._deadlines.heard += monotonic() - began  # mail is no sign of life of the peer, nor is our time its silence
+        self._deadlines.excuse(monotonic() - began)  # mail is no sign of life of the peer
         return len(mailbox) > 0
 
     def _call(self, callback: Callable[[Any, Any], Any], argument: Any) -> None:

@@ -76,13 +76,18 @@ class Deadlines:
     def _tick(self) -> None:
         """Called in the hub when the timer fires."""
         now = monotonic()
-        # A callback that runs has the connection's greenlet: nobody can act, and its time is not the peer's.
+        # A callback that runs has the connection's greenlet: nobody can act before it has returned.
         busy = self._fixed is None and not self._waiter.parked
-        if not busy and now >= self.due():
+        if now >= self.due():
             self.alarm = True
             self._waiter.wake()
-        else:
+        if busy or not self.alarm:
             self.rearm(now, busy)
+
+    def excuse(self, seconds: float) -> None:
+        """Callbacks took so long, which is not the peer's silence, unless a ping gave it something to answer."""
+        if self._pinged <= self.heard:
+            self.heard += seconds
 
     def rearm(self, now: float, busy: bool = False) -> None:
         """Nothing is due: send a ping if it is time, and have the timer fire for what comes next."""

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from gevent import socket as gevent_socket
 from gevent._hub_local import get_hub_if_exists
+from gevent.exceptions import HubDestroyed, LoopExit
 from geventwebsocket.websocket import WebSocket
 
 from .frames import close_frame
@@ -71,7 +72,11 @@ class HandOver:
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
         if self._lent_hub and (hub := get_hub_if_exists()) is not None:
-            hub.destroy(destroy_loop=True)  # else each thread that ends would leave an epoll descriptor behind
+            # A thread that ends would leave an epoll descriptor behind. gevent's `destroy` stops the hub, which answers
+            # by a `LoopExit` that keeps all frames of the caller; stopped once more, it ends and lets go of them.
+            with suppress(LoopExit):
+                hub.throw(HubDestroyed(True))
+            hub.destroy(destroy_loop=True)
 
 
 def is_upgraded(environ: WSGIEnvironment) -> bool:

@@ -76,7 +76,7 @@ class Waiter:
         self._greenlet: Any = None
         self._parked = self._resuming = self._flushing = self._reading = False
         self._websocket = websocket
-        self._pushed: list[list[bytes]] = []
+        self._pushed: list[bytes] = []
         self._reader: Any = self._loop.io(websocket.fileno(), _READ)
         self._writer: Any = None
         self._send_timeout = send_timeout
@@ -177,9 +177,9 @@ class Waiter:
             ``False`` if more than ``limit`` frames would wait; none of these is written then.
         """
         if _get_ident() != self._thread:
-            if len(self._pushed) >= limit:
+            if len(self._pushed) + len(self._websocket.out) + len(frames) > limit:
                 return False
-            self._pushed.append(frames)
+            self._pushed += frames
             self._call_from_afar(self._push_next)
             return True
         out = self._websocket.out
@@ -193,8 +193,10 @@ class Waiter:
 
     def _push_next(self) -> None:
         """Write what another thread has pushed. It was counted there, so that a busy hub cannot pile it up."""
-        frames = self._pushed.pop(0)
-        if self._reader is not None and not self._websocket.closed:
+        count = len(self._pushed)  # more may come meanwhile
+        frames = self._pushed[:count]
+        del self._pushed[:count]
+        if frames and self._reader is not None and not self._websocket.closed:
             self.push(frames, sys.maxsize)
 
     def flush_soon(self) -> None:
@@ -265,3 +267,8 @@ class Waiter:
             self._reader = None
         self._stop_writing()
         self._stop_timer()
+        self._tick = _nothing  # it leads back here: without a cycle, unsent frames and half a message are freed at once
+
+
+def _nothing() -> None:
+    """A connection that has ended has no deadlines."""
