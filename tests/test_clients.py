@@ -7,6 +7,7 @@ import subprocess
 import uuid
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from serving import DEADLINE, NODE, Server, node
@@ -69,6 +70,15 @@ def large_messages(websocket: ClientConnection) -> dict[str, Any]:
     return {"text": text, "binary": websocket.recv(DEADLINE) == data}
 
 
+def compressed(websocket: ClientConnection) -> dict[str, Any]:
+    words, echoed = "grüße, 世界 🎈 " * 2000, []
+    for message in ("short", words, words, bytes(100_000), "", words):
+        websocket.send(message)
+        echoed.append(websocket.recv(DEADLINE) == message)
+    assert websocket.response is not None
+    return {"extensions": websocket.response.headers.get("Sec-WebSocket-Extensions", ""), "echoed": echoed}
+
+
 def too_large(websocket: ClientConnection) -> dict[str, Any]:
     websocket.send("x" * 2000)
     return closed(websocket)
@@ -102,6 +112,7 @@ SCENARIOS: dict[str, Callable[[ClientConnection], dict[str, Any]]] = {
     "client closes": client_closes,
     "server closes": server_closes,
     "large messages": large_messages,
+    "compressed": compressed,
     "too large": too_large,
     "server closes during an upload": server_closes_during_an_upload,
 }
@@ -148,6 +159,20 @@ def test_the_client_sees_the_servers_code_and_text(newest_gunicorn: Server, clie
 
 def test_large_messages_come_back_byte_for_byte(newest_gunicorn: Server, client: Client) -> None:
     assert client("large messages", newest_gunicorn.url("/echo", "ws")) == {"text": True, "binary": True}
+
+
+@pytest.mark.parametrize("client", ["ws", "websockets"], indirect=True)  # Node's own offers no compression
+@pytest.mark.parametrize("alone", [False, True], ids=["contexts taken over", "no context takeover"])
+@pytest.mark.parametrize("bits", [9, 15])
+def test_compressed_messages_come_back(newest_gunicorn: Server, client: Client, alone: bool, bits: int) -> None:
+    settings = {"server_max_window_bits": bits, "client_max_window_bits": bits}
+    settings |= {"server_no_context_takeover": alone, "client_no_context_takeover": alone}
+    url = newest_gunicorn.url(f"/deflate?settings={quote(json.dumps(settings))}", "ws")
+    seen = client("compressed", url)
+    name, _, parameters = seen["extensions"].partition("; ")
+    assert name == "permessage-deflate"
+    assert not parameters or ("no_context_takeover" in parameters) == alone  # ws tells the name alone
+    assert seen["echoed"] == [True] * 6
 
 
 def test_a_message_over_the_limit_is_told_1009(newest_gunicorn: Server, client: Client) -> None:

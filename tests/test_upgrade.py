@@ -151,8 +151,8 @@ def test_options_are_checked_in_the_view() -> None:
         upgrade({}, Echo, None, time_out=3)
     with pytest.raises(TypeError, match="option timeout"):
         upgrade({}, Echo, None, timeout="3")
-    with pytest.raises(ValueError, match="compress: permessage-deflate is not available yet"):
-        upgrade({}, Echo, None, compress=True)
+    with pytest.raises(TypeError, match="option compress must be a bool or a Deflate"):
+        upgrade({}, Echo, None, compress="yes")
 
 
 def test_common_options_and_single_ones() -> None:

@@ -257,11 +257,13 @@ def test_a_long_value_is_shown_in_part() -> None:
 
 
 BAD_MESSAGES: list[tuple[str, Any, type[Exception], str]] = [
-    ("nothing", None, TypeError, "None is not a message; accepted are str, bytes and (opcode, payload)"),
+    ("nothing", None, TypeError, "None is not a message; accepted are str, bytes, (opcode, payload) and"),
     ("a number", 7, TypeError, "7 is not a message"),
     ("a dictionary", {"a": 1}, TypeError, "{'a': 1} is not a message"),
     ("a generator", (text for text in "ab"), TypeError, "is not a message"),
-    ("a tuple of three", ("text", "a", "b"), TypeError, "('text', 'a', 'b') is not a message"),
+    ("a tuple of four", ("text", "a", True, "b"), TypeError, "('text', 'a', True, 'b') is not a message"),
+    ("a third element that is no bool", ("text", "a", "b"), TypeError, "('text', 'a', 'b'): whether to compress is a"),
+    ("a ping to be compressed", ("ping", b"a", True), TypeError, "for text and binary messages only"),
     ("an empty tuple", (), TypeError, "() is not a message"),
     ("a list in a list", [["a"]], TypeError, "['a'] is not a message"),
     ("nothing in a list", ["a", None], TypeError, "None is not a message"),

@@ -4,6 +4,7 @@ A view returns `upgrade(environ, Handler, state)`, the handler writes a few call
 through which anybody can talk to the connected client. See the README for the ten lines it takes in Flask.
 """
 
+from .deflate import Deflate
 from .drainer import DrainSettings, configure_drain
 from .errors import ConnectionClosed, MessageTooBig, ProtocolError, UpgradeRequired, WebSocketError
 from .frames import CloseCode
@@ -19,6 +20,7 @@ __all__ = [
     "CloseCode",
     "ConnectionClosed",
     "Control",
+    "Deflate",
     "DrainSettings",
     "Handler",
     "Mailbox",

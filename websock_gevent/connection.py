@@ -65,6 +65,7 @@ class Connection:
 
     __slots__ = (
         "_deadlines",
+        "_deflater",
         "_doom",
         "_goodbye",
         "_handle_control",
@@ -91,6 +92,7 @@ class Connection:
         self._handler = handler
         self._state = state
         self._options = options
+        self._deflater = websocket.deflater
         self._deadlines = Deadlines(websocket, options)
         self._waiter = self._deadlines.waiter
         self._mailbox: Mailbox | None = None
@@ -132,6 +134,8 @@ class Connection:
         finally:
             self.phase = _CLOSED
             self.websocket.closed = True
+            self.websocket.free()
+            self._deflater = None
             self._waiter.close()
             if self._mailbox is not None:
                 self._mailbox.end(self.reason)
@@ -160,7 +164,7 @@ class Connection:
         if self._waiter.stalled is not None:
             return False
         try:
-            frames, self._state, stop = interpret(self._bind().init(self._state))
+            frames, self._state, stop = interpret(self._bind().init(self._state), self._deflater)
         except _KILLS:
             raise
         except BaseException as error:
@@ -254,7 +258,7 @@ class Connection:
         if self.websocket.out:
             self._waiter.flush_soon()  # this callback may block; what was answered before it must not wait for that
         try:
-            frames, self._state, stop = interpret(callback(argument, self._state))
+            frames, self._state, stop = interpret(callback(argument, self._state), self._deflater)
         except _KILLS:
             raise
         except BaseException as error:  # gevent.Timeout is one

@@ -32,6 +32,7 @@ __all__ = [
     "CONTINUATION",
     "PING",
     "PONG",
+    "RSV1",
     "TEXT",
     "CloseCode",
     "apply_mask",
@@ -48,6 +49,8 @@ BINARY: Final = 2
 CLOSE: Final = 8
 PING: Final = 9
 PONG: Final = 10
+#: Or'ed to the opcode of a compressed message's first frame (RFC 7692 §6).
+RSV1: Final = 0x40
 
 #: Payload bytes that a control frame may carry at most (§5.5).
 MAX_CONTROL: Final = 125
@@ -59,7 +62,8 @@ _LENGTH_64 = Struct("!BBQ").pack
 _CODE = Struct("!H")
 #: Headers of final frames with up to 125 bytes, made once: most frames are that short.
 _SHORT = {
-    opcode: tuple(bytes((0x80 | opcode, size)) for size in range(126)) for opcode in (TEXT, BINARY, CLOSE, PING, PONG)
+    opcode: tuple(bytes((0x80 | opcode, size)) for size in range(126))
+    for opcode in (TEXT, BINARY, TEXT | RSV1, BINARY | RSV1, CLOSE, PING, PONG)
 }
 
 
@@ -83,7 +87,10 @@ class CloseCode(IntEnum):
 
 
 def frame(opcode: int, payload: Payload) -> bytes:
-    """Encode one final, unmasked frame. Copies the payload, so a ``bytearray`` may be reused by its owner."""
+    """Encode one final, unmasked frame; with `RSV1` in the opcode, a compressed one.
+
+    Copies the payload, so a ``bytearray`` may be reused by its owner.
+    """
     size = len(payload)
     if size < 126:
         return _SHORT[opcode][size] + payload

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from gevent.queue import SimpleQueue
 
+from .deflate import Deflater
 from .waiter import Waiter
 from .websock import Messages, Reason, encode
 from .websocket import WebSocket
@@ -136,7 +137,9 @@ class Mailbox:
         """Send messages to the client, past ``handle_info``; also while a callback blocks. From anywhere, as `send`.
 
         Pushes of one sender arrive in their order and never inside another message. Messages are encoded here; whoever
-        pushes the same object to many mailboxes in a row has it encoded once, and all connections share the frame.
+        pushes the same object to many mailboxes in a row has it encoded once, and all connections share the frame; also
+        compressed, where no context is taken over. From another OS thread, a message for a connection with a context of
+        its own goes uncompressed.
 
         Returns:
             ``False`` if the connection has ended, or ends because its client does not read and too many are waiting.
@@ -144,10 +147,14 @@ class Mailbox:
         Raises:
             TypeError, ValueError: not something that can be sent; see `WebSock`.
         """
-        frames = _shared(messages)
-        waiter = self._waiter
-        if self._shut or waiter is None:
+        waiter, websocket = self._waiter, self._websocket
+        if self._shut or waiter is None or websocket is None:
+            encode(messages)  # what cannot be sent is an error all the same
             return False
+        deflater = websocket.deflater
+        if deflater is not None and deflater.shared is None and not waiter.is_mine():
+            deflater = None  # its context is for the connection's own thread; a message may always go as it is
+        frames = _encoded(messages, deflater)
         if not waiter.push(frames, self._limit):
             self._overflow()
             return False
@@ -281,17 +288,21 @@ class Timer:
             self._watcher = None
 
 
-#: The last messages pushed and their frames: a broadcast pushes the same object again and again.
-_last_push: tuple[object, list[bytes]] = (None, [])
+#: The last message pushed and its frames, by how they are compressed: a broadcast pushes the same object many times.
+_last_push: tuple[object, dict[object, list[bytes]]] = (None, {})
 
 
-def _shared(messages: Messages) -> list[bytes]:
+def _encoded(messages: Messages, deflater: Deflater | None) -> list[bytes]:
     """Encode messages, unless they are the very object that was encoded last and cannot have changed since."""
     global _last_push
+    if not isinstance(messages, (str, bytes)) or (deflater is not None and deflater.shared is None):
+        return encode(messages, deflater)
     last, frames = _last_push
-    if messages is last:
-        return frames
-    frames = encode(messages)
-    if isinstance(messages, (str, bytes)):
+    if messages is not last:
+        frames = {}
         _last_push = messages, frames
-    return frames
+    way = deflater.shared if deflater is not None else None
+    found = frames.get(way)
+    if found is None:
+        found = frames[way] = encode(messages, deflater)
+    return found

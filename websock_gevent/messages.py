@@ -14,8 +14,9 @@ from __future__ import annotations
 from codecs import IncrementalDecoder, getincrementaldecoder
 from struct import Struct
 
+from .deflate import Inflater
 from .errors import MessageTooBig, ProtocolError
-from .frames import BINARY, CLOSE, CONTINUATION, MAX_CONTROL, PING, PONG, TEXT, apply_mask
+from .frames import BINARY, CLOSE, CONTINUATION, MAX_CONTROL, PING, PONG, RSV1, TEXT, apply_mask
 
 __all__ = ["Item", "MessageReader"]
 
@@ -34,6 +35,7 @@ class MessageReader:
     Args:
         max_frame_size: Payload bytes of one data frame at the most.
         max_message_size: Payload bytes of one message, over all its fragments, at the most.
+        inflater: Decompresses messages whose first frame has RSV1 (RFC 7692 §6); ``None`` if that was not agreed on.
         validate_utf8: ``False`` lets undecodable bytes of text through as surrogate escapes (PEP 383).
 
     Attributes:
@@ -42,8 +44,10 @@ class MessageReader:
 
     __slots__ = (
         "_data",
+        "_deflated",
         "_final",
         "_in_frame",
+        "_inflater",
         "_mask",
         "_max_frame",
         "_max_message",
@@ -56,7 +60,9 @@ class MessageReader:
         "errors",
     )
 
-    def __init__(self, max_frame_size: int, max_message_size: int, validate_utf8: bool = True) -> None:
+    def __init__(
+        self, max_frame_size: int, max_message_size: int, validate_utf8: bool = True, inflater: Inflater | None = None
+    ) -> None:
         self._max_frame = max_frame_size
         self._max_message = max_message_size
         self._short = min(MAX_CONTROL, max_frame_size, max_message_size)
@@ -67,6 +73,8 @@ class MessageReader:
         self._opcode = 0
         self._message = bytearray()
         self._validator: IncrementalDecoder | None = None
+        self._inflater = inflater
+        self._deflated = False
         # The data frame whose payload is being taken.
         self._in_frame = False
         self._final = True
@@ -117,6 +125,8 @@ class MessageReader:
                     return (opcode, self._take(start, length)) if whole else None
                 if whole and opcode and self._final:
                     payload = self._take(start, length)
+                    if self._deflated:
+                        payload = self._inflate(payload, 0, True)
                     return (TEXT, self._decoded(payload)) if opcode == TEXT else (BINARY, payload)
                 self._begin(opcode, length, start)
             self._take_payload()
@@ -143,6 +153,8 @@ class MessageReader:
             if not least <= length < 1 << 63:
                 raise ProtocolError(f"payload length {length} is not in its minimal encoding (RFC 6455 §5.2)")
         if opcode < CLOSE:
+            if opcode:
+                self._deflated = first & RSV1 > 0
             self._check_size(length)
         if len(data) < start + 4:
             return None
@@ -153,8 +165,8 @@ class MessageReader:
     def _check(self, first: int, second: int) -> None:
         """Refuse what a frame's first two bytes show to be wrong."""
         opcode = first & 0x0F
-        if first & 0x70:
-            raise ProtocolError(f"reserved bits {first >> 4 & 7:03b} set without an extension (RFC 6455 §5.2)")
+        if first & 0x70 and not (self._inflater and first & 0x70 == RSV1 and opcode in (TEXT, BINARY)):
+            raise ProtocolError(f"reserved bits {first >> 4 & 7:03b} set where no extension says so (RFC 6455 §5.2)")
         if opcode not in _OPCODES:
             raise ProtocolError(f"opcode {opcode} is reserved (RFC 6455 §5.2)")
         if second < 0x80:
@@ -173,7 +185,7 @@ class MessageReader:
         if length > self._max_frame:
             raise MessageTooBig(f"frame of {length} bytes, max_frame_size is {self._max_frame} (RFC 6455 §10.4)")
         size = len(self._message) + length
-        if size > self._max_message:
+        if size > self._max_message and not self._deflated:  # what is compressed is measured when it is inflated
             raise MessageTooBig(f"message of {size} bytes, max_message_size is {self._max_message} (RFC 6455 §10.4)")
 
     def _begin(self, opcode: int, length: int, start: int) -> None:
@@ -196,9 +208,22 @@ class MessageReader:
         self._remaining -= len(chunk)
         turn = len(chunk) & 3
         self._mask = self._mask[turn:] + self._mask[:turn]
+        if self._deflated:
+            chunk = self._inflate(chunk, len(self._message), self._final and not self._remaining)
         self._message += chunk
         if self._validator is not None:
             _validate(self._validator, chunk)
+
+    def _inflate(self, chunk: bytes, size: int, last: bool) -> bytes:
+        """Decompress the next piece of a message that has this size so far."""
+        assert self._inflater is not None
+        room = self._max_message - size
+        inflated = self._inflater.inflate(chunk, room)
+        return inflated + self._inflater.finish(room - len(inflated)) if last else inflated
+
+    def free(self) -> None:
+        """Give back what decompressing holds. Nothing compressed can be read any more."""
+        self._inflater = None
 
     def _finish(self) -> Item:
         """Close the open message and return it."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from .deflate import Deflate
 from .origins import parse
 
 __all__ = ["Options", "Origins"]
@@ -31,7 +32,7 @@ class Options:
         max_message_size: Payload bytes of one received message at the most, over all fragments (1009).
         max_mailbox: Messages that may wait in the mailbox, and pushes for a peer that does not read (1008).
         validate_utf8: Check text and close text (1007). ``False`` hands undecodable bytes on as surrogate escapes.
-        compress: permessage-deflate (RFC 7692). Not available yet: only ``False`` is accepted.
+        compress: Agree to permessage-deflate (RFC 7692) if the client offers it; a `Deflate` says how.
         subprotocols: The server's subprotocols in order of preference; the first one that the client offers is chosen.
         origins: Who may connect from a browser (RFC 6455 §10.2): ``None`` the request's own host, ``"*"`` anybody, or a
             list of ``scheme://host[:port]``, where the host may begin with ``*.`` for all its subdomains. A request
@@ -51,7 +52,7 @@ class Options:
     max_message_size: int = 10_000_000
     max_mailbox: int = 10_000
     validate_utf8: bool = True
-    compress: bool = False
+    compress: bool | Deflate = False
     subprotocols: Sequence[str] = ()
     origins: Origins = None
     early_validate_upgrade: bool = True
@@ -61,14 +62,19 @@ class Options:
             _check_seconds(name, getattr(self, name), optional=name in ("timeout", "ping_interval"))
         for name in ("max_frame_size", "max_message_size", "max_mailbox"):
             _check_count(name, getattr(self, name))
-        for name in ("validate_utf8", "compress", "early_validate_upgrade"):
+        for name in ("validate_utf8", "early_validate_upgrade"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"option {name} must be a bool, not {getattr(self, name)!r}")
-        if self.compress:
-            raise ValueError("option compress: permessage-deflate is not available yet, leave it False")
+        if not isinstance(self.compress, (bool, Deflate)):
+            raise TypeError(f"option compress must be a bool or a Deflate, not {self.compress!r}")
         object.__setattr__(self, "subprotocols", _strings("subprotocols", self.subprotocols, _is_token))
         if self.origins is not None and self.origins != "*":
             object.__setattr__(self, "origins", _strings("origins", self.origins, _is_pattern))
+
+    @property
+    def deflate(self) -> Deflate | None:
+        """How to compress; ``None`` if not at all."""
+        return self.compress if isinstance(self.compress, Deflate) else Deflate() if self.compress else None
 
     def updated(self, changes: dict[str, Any]) -> Options:
         """Return a copy with some options changed.

@@ -24,6 +24,7 @@ from gevent import socket
 from gevent.pywsgi import WSGIServer
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response as HandshakeResponse
 from websockets.uri import parse_uri
@@ -58,6 +59,7 @@ def connect(
     *,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     subprotocols: Sequence[str] = (),
+    compress: bool = False,
     timeout: float = 5.0,
 ) -> Client:
     """Open a WebSocket to an application.
@@ -67,6 +69,7 @@ def connect(
         path: With the query string, if there is one.
         headers: Of the handshake; a name given here replaces the one the client would send (``Host`` is ``localhost``).
         subprotocols: To offer, in order of preference.
+        compress: Offer permessage-deflate (RFC 7692).
         timeout: Seconds to wait for whatever a call waits for, unless it is told otherwise.
 
     Raises:
@@ -84,7 +87,7 @@ def connect(
         finally:
             theirs.close()
 
-    client = Client(ours, gevent.spawn(serve), path, subprotocols, timeout)
+    client = Client(ours, gevent.spawn(serve), path, subprotocols, compress, timeout)
     try:
         client.open(dict(headers))
     except BaseException:
@@ -102,14 +105,18 @@ class Client:
         socket: The gevent socket, for tests that send bytes of their own.
     """
 
-    def __init__(self, sock: Any, server: Any, path: str, subprotocols: Sequence[str], timeout: float) -> None:
+    def __init__(
+        self, sock: Any, server: Any, path: str, subprotocols: Sequence[str], compress: bool, timeout: float
+    ) -> None:
         self.socket = sock
         self.headers: Any = {}
         self._server = server
         self._path = path
         self._timeout = timeout
         offer: Any = list(subprotocols) or None
-        self._protocol = ClientProtocol(parse_uri(f"ws://localhost{path}"), subprotocols=offer, max_size=None)
+        extensions = [ClientPerMessageDeflateFactory(client_max_window_bits=True)] if compress else None
+        uri = parse_uri(f"ws://localhost{path}")
+        self._protocol = ClientProtocol(uri, subprotocols=offer, extensions=extensions, max_size=None)
         self._received: deque[str | bytes] = deque()
         self._pongs: list[bytes] = []
         self._fragments: list[Frame] = []

@@ -17,7 +17,9 @@ from werkzeug.wrappers import Response
 
 from . import handshake, servers
 from .connection import Connection
-from .drainer import Drainer, settings
+from .deflate import Agreement, Deflate, Deflater, Inflater, negotiate
+from .drainer import Drainer
+from .drainer import settings as drain_settings
 from .hosts import drainer_of
 from .messages import MessageReader
 from .options import Options
@@ -81,6 +83,7 @@ class UpgradeResponse(Response):
     def plan(self, handler: Any, state: Any, options: Options) -> None:
         """Note what is to run."""
         self._plan = handler, state, options
+        self._agreement: Agreement | None = None
         self._validated = False
         for name in ("Content-Type", "Content-Length"):
             self.headers.pop(name, None)
@@ -97,9 +100,16 @@ class UpgradeResponse(Response):
             _refuse_upgraded(environ, refusal)
             raise
         if not servers.is_upgraded(environ):
-            for name, value in handshake.accept_headers(environ, self._plan[2]):
+            options = self._plan[2]
+            for name, value in handshake.accept_headers(environ, options):
                 self.headers[name] = value
+            self._agree(environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", ""), options.deflate)
         self._validated = True
+
+    def _agree(self, offers: str, settings: Deflate | None) -> None:
+        agreed = negotiate(offers, settings) if settings is not None else None
+        if agreed is not None:
+            self.headers["Sec-WebSocket-Extensions"], self._agreement = agreed
 
     def _check(self, environ: WSGIEnvironment, drainer: Drainer) -> None:
         if not servers.is_stream(environ):
@@ -125,13 +135,20 @@ class UpgradeResponse(Response):
     def open(self, environ: WSGIEnvironment, hand_over: servers.HandOver) -> Connection:
         """Build the connection, and put its 101 on the wire."""
         handler, state, options = self._plan
+        agreement, settings = self._agreement, options.deflate
         websocket = WebSocket(
             hand_over.socket,
             environ,
-            MessageReader(options.max_frame_size, options.max_message_size, options.validate_utf8),
+            MessageReader(
+                options.max_frame_size,
+                options.max_message_size,
+                options.validate_utf8,
+                Inflater(agreement) if agreement is not None else None,
+            ),
             subprotocol=self.headers.get("Sec-WebSocket-Protocol"),
             unread=hand_over.unread,
             send_timeout=options.send_timeout,
+            deflater=Deflater(agreement, settings) if agreement is not None and settings is not None else None,
         )
         if not hand_over.upgraded:
             websocket.out.append(self._head())
@@ -224,7 +241,7 @@ def _response_class(base: type[Response]) -> type[UpgradeResponse]:
 def _refuse_at_the_end(drainer: Drainer) -> None:
     if drainer.draining:
         text = "The server is about to end. Connect again: another one will answer."
-        raise exceptions.ServiceUnavailable(text, retry_after=settings().retry_after)
+        raise exceptions.ServiceUnavailable(text, retry_after=drain_settings().retry_after)
 
 
 def _refuse_upgraded(environ: WSGIEnvironment, refusal: exceptions.HTTPException) -> None:

@@ -123,9 +123,13 @@ class Waiter:
         self._loop.run_callback(self._resume)
         self.park()
 
+    def is_mine(self) -> bool:
+        """Tell whether the calling greenlet is one of the connection's thread."""
+        return _get_ident() == self._thread
+
     def call_soon(self, function: Callable[..., object], *args: object) -> None:
         """Have the hub call a function; from any thread."""
-        if _get_ident() == self._thread:
+        if self.is_mine():
             self._loop.run_callback(function, *args)
         else:
             self._call_from_afar(function, *args)
@@ -136,7 +140,7 @@ class Waiter:
 
     def wake(self) -> None:
         """Have the greenlet look for work, if it is parked; from any greenlet and any thread."""
-        if _get_ident() == self._thread:
+        if self.is_mine():
             self._wake()
         else:
             self._call_from_afar(self._wake)
@@ -176,7 +180,7 @@ class Waiter:
         Returns:
             ``False`` if more than ``limit`` frames would wait; none of these is written then.
         """
-        if _get_ident() != self._thread:
+        if not self.is_mine():
             if len(self._pushed) + len(self._websocket.out) + len(frames) > limit:
                 return False
             self._pushed += frames

@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from .frames import BINARY, MAX_CONTROL, PING, PONG, TEXT, frame, is_sendable
+from .deflate import Deflater
+from .frames import BINARY, MAX_CONTROL, PING, PONG, RSV1, TEXT, frame, is_sendable
 
 __all__ = [
     "Close",
@@ -35,7 +36,15 @@ S = TypeVar("S")
 
 Data = bytes | bytearray | memoryview
 #: What can be sent: ``str`` is a text message, bytes are a binary one, a tuple names its opcode.
-Message = str | Data | tuple[Literal["text"], str] | tuple[Literal["binary", "ping", "pong"], Data]
+#: ``False`` behind the payload keeps it from being compressed, ``True`` has it compressed however short it is.
+Message = (
+    str
+    | Data
+    | tuple[Literal["text"], str]
+    | tuple[Literal["binary", "ping", "pong"], Data]
+    | tuple[Literal["text"], str, bool]
+    | tuple[Literal["binary"], Data, bool]
+)
 #: One message or a list of them, sent in order. To a type checker a ``list[str]`` is no ``list[Message]``, and what
 #: it makes
 #: of a list written into a result depends on the other results of that length; so the usual lists are named one by one.
@@ -132,8 +141,11 @@ _NORMAL: dict[object, int] = {"normal": 1000, ("shutdown", "restart"): 1012, ("s
 _NOTHING: list[bytes] = []
 
 
-def interpret(result: Any) -> tuple[list[bytes], Any, Stop | None]:
+def interpret(result: Any, deflater: Deflater | None = None) -> tuple[list[bytes], Any, Stop | None]:
     """Return what a callback's result asks for: frames to send, the new state, and a stop if there is one.
+
+    Args:
+        deflater: Of the connection whose callback it was, if messages are compressed there.
 
     Raises:
         TypeError, ValueError: the result is not one of those listed at `WebSock`; the text shows what is accepted.
@@ -141,13 +153,13 @@ def interpret(result: Any) -> tuple[list[bytes], Any, Stop | None]:
     if isinstance(result, tuple) and result:
         tag, size = result[0], len(result)
         if tag == "push" and size == 3:
-            return encode(result[1]), result[2], None
+            return encode(result[1], deflater), result[2], None
         if tag == "ok" and size == 2:
             return _NOTHING, result[1], None
         if tag == "reply" and size == 4:
-            return encode(result[2]), result[3], None
+            return encode(result[2], deflater), result[3], None
         if tag == "stop" and 3 <= size <= 5:
-            frames = encode(result[3]) if size == 5 else _NOTHING
+            frames = encode(result[3], deflater) if size == 5 else _NOTHING
             return frames, result[-1], _stop(result[1], *result[2:-1][:1])
     raise TypeError(f"a callback returned {_shown(result)}; accepted are {_ACCEPTED}")
 
@@ -182,42 +194,67 @@ def checked_close(close: Any) -> tuple[int, str]:
     return code, text or ""
 
 
-def encode(messages: Any) -> list[bytes]:
+def encode(messages: Any, deflater: Deflater | None = None) -> list[bytes]:
     """Return the frames of one message or a list of them.
+
+    Args:
+        deflater: Compresses messages that are long enough, or say so themselves; ``None`` compresses nothing.
 
     Raises:
         TypeError: something that is not a message.
         ValueError: an unknown opcode, a control payload over 125 bytes, or text that UTF-8 cannot carry.
     """
-    if type(messages) is str:
-        return [frame(TEXT, messages.encode())]
-    if type(messages) is bytes:
-        return [frame(BINARY, messages)]
+    if deflater is None:  # the usual case, and the usual messages
+        if type(messages) is str:
+            return [frame(TEXT, messages.encode())]
+        if type(messages) is bytes:
+            return [frame(BINARY, messages)]
     if isinstance(messages, list):
-        return [_frame(message) for message in messages]
-    return [_frame(messages)]
+        return [_frame(message, deflater) for message in messages]
+    return [_frame(messages, deflater)]
 
 
-def _frame(message: Any) -> bytes:
+def _data_frame(opcode: int, payload: bytes, deflater: Deflater | None, compress: bool | None = None) -> bytes:
+    if deflater is None or not (len(payload) >= deflater.threshold if compress is None else compress):
+        return frame(opcode, payload)
+    return frame(opcode | RSV1, deflater.deflate(payload))
+
+
+def _frame(message: Any, deflater: Deflater | None) -> bytes:
     if isinstance(message, str):
-        return frame(TEXT, message.encode())
+        return _data_frame(TEXT, message.encode(), deflater)
     if isinstance(message, (bytes, bytearray, memoryview)):
-        return frame(BINARY, bytes(message))
-    if type(message) is not tuple or len(message) != 2:
-        raise TypeError(f"{_shown(message)} is not a message; accepted are str, bytes and (opcode, payload)")
-    tag, payload = message
+        return _data_frame(BINARY, bytes(message), deflater)
+    if type(message) is not tuple or not 2 <= len(message) <= 3:
+        raise TypeError(
+            f"{_shown(message)} is not a message; accepted are str, bytes, (opcode, payload) and "
+            "(opcode, payload, compress)"
+        )
+    opcode, payload, compress = _opcode_of(message[0]), message[1], message[2] if len(message) == 3 else None
+    payload = _payload_of(opcode, payload)
+    if compress is not None and (not isinstance(compress, bool) or opcode >= PING):
+        raise TypeError(f"{_shown(message)}: whether to compress is a bool, and for text and binary messages only")
+    if opcode < PING:
+        return _data_frame(opcode, payload, deflater, compress)
+    if len(payload) > MAX_CONTROL:
+        raise ValueError(f"a {message[0]} payload of {len(payload)} bytes is over the 125 allowed (RFC 6455 §5.5)")
+    return frame(opcode, payload)
+
+
+def _opcode_of(tag: Any) -> int:
     opcode = _OPCODES.get(tag) if isinstance(tag, str) else None
     if opcode is None:
         raise ValueError(f"{_shown(tag)} is not an opcode; accepted are {', '.join(map(repr, _OPCODES))}")
+    return opcode
+
+
+def _payload_of(opcode: int, payload: Any) -> bytes:
     if opcode == TEXT and isinstance(payload, str):
-        return frame(TEXT, payload.encode())
+        return payload.encode()
     if opcode == TEXT or not isinstance(payload, (bytes, bytearray, memoryview)):
-        wanted = "str" if opcode == TEXT else "bytes"
-        raise TypeError(f"the payload of a {tag} message is {wanted}, not {_shown(payload)}")
-    payload = bytes(payload)
-    if opcode >= PING and len(payload) > MAX_CONTROL:
-        raise ValueError(f"a {tag} payload of {len(payload)} bytes is over the 125 allowed (RFC 6455 §5.5)")
-    return frame(opcode, payload)
+        name, wanted = next(name for name in _OPCODES if _OPCODES[name] == opcode), "str" if opcode == TEXT else "bytes"
+        raise TypeError(f"the payload of a {name} message is {wanted}, not {_shown(payload)}")
+    return bytes(payload)
 
 
 def _shown(value: object) -> str:

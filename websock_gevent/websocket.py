@@ -24,6 +24,7 @@ from gevent import socket as gevent_socket
 from geventwebsocket.websocket import MSG_ALREADY_CLOSED, MSG_SOCKET_DEAD
 from geventwebsocket.websocket import WebSocket as GeventWebSocket
 
+from .deflate import Deflater
 from .errors import ProtocolError, WebSocketError
 from .frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame, is_sendable, parse_close
 from .messages import Item, MessageReader
@@ -51,10 +52,12 @@ class WebSocket(GeventWebSocket):
         reader: Where received bytes go.
         subprotocol: The one that was agreed on, or ``None``.
         unread: Bytes that the server has read behind the handshake.
+        deflater: Compresses messages, if that was agreed on.
         send_timeout: Seconds that `send` waits for a peer that takes no byte.
 
     Attributes:
         environ: As given.
+        deflater: As given; ``None`` once the connection is over.
         closed: ``True`` once a close frame was sent or the socket has ended.
         close_code: The peer's close code; ``None`` until its close frame came, or if that had none.
         close_text: The peer's close text.
@@ -72,6 +75,7 @@ class WebSocket(GeventWebSocket):
         "_subprotocol",
         "close_code",
         "close_text",
+        "deflater",
         "lost",
         "out",
         "pending",
@@ -87,6 +91,7 @@ class WebSocket(GeventWebSocket):
         subprotocol: str | None = None,
         unread: bytes = b"",
         send_timeout: float = 30.0,
+        deflater: Deflater | None = None,
     ) -> None:
         self.environ = environ
         self.closed = False
@@ -96,6 +101,7 @@ class WebSocket(GeventWebSocket):
         self.reader = reader
         self.out: list[bytes | memoryview] = []
         self.lost = False
+        self.deflater = deflater
         self._socket = sock
         self._subprotocol = subprotocol
         self._send_timeout = send_timeout
@@ -235,6 +241,11 @@ class WebSocket(GeventWebSocket):
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             self.lost = True
+
+    def free(self) -> None:
+        """Give back what compressing holds, though somebody may keep this object."""
+        self.deflater = None
+        self.reader.free()
 
     # The blocking style of gevent-websocket.
 

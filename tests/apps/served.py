@@ -24,7 +24,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from websock_gevent import Options, WebSock, current, upgrade
+from websock_gevent import Deflate, Options, WebSock, current, upgrade
 from websock_gevent.flask import websocket
 
 LARGE = Options(max_frame_size=1 << 24, max_message_size=1 << 24)
@@ -178,6 +178,13 @@ def ending() -> Response:
     """With the options that the client asks for."""
     options: dict[str, Any] = {"max_message_size": 1000, **json.loads(request.args.get("options", "{}"))}
     return upgrade(request.environ, Ending, request.args.get("key", ""), **options)
+
+
+@websocket(flask, "/deflate")
+def deflate() -> Response:
+    """With the settings that the client asks for."""
+    settings = Deflate(**json.loads(request.args.get("settings", "{}")))
+    return upgrade(request.environ, Echo, None, options=LARGE, compress=settings)
 
 
 @websocket(flask, "/deferred")

@@ -9,7 +9,7 @@ from websock_gevent import Options, Result, WebSock, upgrade
 from websock_gevent.flask import websocket
 
 # Section 9 sends 16 MiB in one message. The suite counts frames and takes its time: no ping, no idle timeout.
-OPTIONS = Options(timeout=None, ping_interval=None, max_frame_size=2**25, max_message_size=2**25)
+OPTIONS = Options(timeout=None, ping_interval=None, max_frame_size=2**25, max_message_size=2**25, compress=True)
 
 app = Flask(__name__)
 

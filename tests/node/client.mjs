@@ -74,6 +74,18 @@ const scenarios = {
     return result;
   },
 
+  async compressed() {
+    const socket = await open();
+    const words = "grüße, 世界 🎈 ".repeat(2000);
+    const result = { extensions: socket.extensions, echoed: [] };
+    for (const message of ["short", words, words, new Uint8Array(100000), "", words]) {
+      result.echoed.push(await echoed(socket, message));
+    }
+    socket.close();
+    await closed(socket);
+    return result;
+  },
+
   async "too large"() {
     const socket = await open();
     socket.send("x".repeat(2000));
