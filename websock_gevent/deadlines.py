@@ -13,7 +13,7 @@ from time import monotonic
 
 from .frames import PING, frame
 from .options import Options
-from .waiter import Waiter
+from .waiter import STALL_LOOKS, Waiter
 from .websocket import WebSocket
 
 __all__ = ["KEEPALIVE", "NEVER", "Deadlines"]
@@ -76,6 +76,8 @@ class Deadlines:
     def _tick(self) -> None:
         """Called in the hub when the timer fires."""
         now = monotonic()
+        if self._waiter.stalled is not None:
+            self._waiter.look()
         # A callback that runs has the connection's greenlet: nobody can act before it has returned.
         busy = self._fixed is None and not self._waiter.parked
         if now >= self.due():
@@ -92,6 +94,8 @@ class Deadlines:
     def rearm(self, now: float, busy: bool = False) -> None:
         """Nothing is due: send a ping if it is time, and have the timer fire for what comes next."""
         wait = (self._options.timeout or NEVER) if busy else self.due() - now
+        if self._waiter.stalled is not None:
+            wait = min(wait, self._options.send_timeout / STALL_LOOKS)
         if self._fixed is None:
             wait = min(wait, self._keep_alive(now))
         if wait < NEVER:

@@ -32,6 +32,8 @@ __all__ = ["Waiter"]
 _get_ident: Callable[[], int] = monkey.get_original("_thread", "get_ident")
 
 _READ, _WRITE = 1, 2
+#: Looks, in ``send_timeout`` seconds, at whether the peer takes something: it is given up at most one of them late.
+STALL_LOOKS = 4
 
 
 class Waiter:
@@ -172,7 +174,7 @@ class Waiter:
             self._held = self._websocket.unacknowledged()
             self._writer = self._loop.io(self._websocket.fileno(), _WRITE)
             self._writer.start(self._on_writable)
-            self.remind(self._send_timeout)
+            self.remind(self._send_timeout / STALL_LOOKS)
 
     def push(self, frames: list[bytes], limit: int) -> bool:
         """Write frames behind those that wait, at once if none do; from any greenlet and any thread.
@@ -222,12 +224,16 @@ class Waiter:
             self.stalled = monotonic()
             self._held = self._websocket.unacknowledged()
 
-    def gives_up(self) -> bool:
-        """Tell whether the peer has taken nothing for ``send_timeout`` seconds. If it has, the wait begins anew."""
+    def look(self) -> None:
+        """If the peer has taken something since the last look, the wait for it begins anew."""
         held = self._websocket.unacknowledged()
         if held < self._held:
             self.stalled = monotonic()
         self._held = held
+
+    def gives_up(self) -> bool:
+        """Tell whether the peer has taken nothing for ``send_timeout`` seconds."""
+        self.look()
         return self.stalled is not None and monotonic() >= self.stalled + self._send_timeout
 
     def _stop_writing(self) -> None:
