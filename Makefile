@@ -12,7 +12,7 @@ check: .venv/ready    # style and types
 format: .venv/ready
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-autobahn: .venv/ready # sections 1-7, 9 and 10 of the conformance suite; a few minutes
+autobahn: .venv/ready # the whole conformance suite; some eight minutes
 	$(BIN)/python tests/autobahn/suite --write tests/autobahn/RESULTS.txt
 
 table: .venv/ready    # the README's table of servers, from a whole run of the tests
