@@ -344,3 +344,32 @@ def test_mail_that_nobody_takes_is_logged(caplog: pytest.LogCaptureFixture) -> N
         client.send("x")
         client.receive()
     assert "no handle_info, message dropped: 'lost'" in caplog.text
+
+
+@pytest.mark.parametrize("callback", ["handle_in", "handle_info"])
+def test_no_callback_runs_once_the_end_is_decided(callback: str) -> None:
+    """Though many more messages came with the one in which it was decided."""
+
+    class Overflows(Diary):
+        def handle_in(self, message: Any, state: Any) -> Any:
+            self.calls.append(("handle_in", message))
+            if callback == "handle_info":
+                for number in range(5):
+                    current().send(number)
+            return self.overflow(state) if callback == "handle_in" else ("ok", state)
+
+        def handle_info(self, message: Any, state: Any) -> Any:
+            self.calls.append(("handle_info", message))
+            return self.overflow(state)
+
+        def overflow(self, state: Any) -> Any:
+            for number in range(20):
+                current().send(number)
+            return "ok", state
+
+    handler = Overflows()
+    client = open_client(handler, max_mailbox=10)
+    client.socket.sendall(text("go") * 10 if callback == "handle_in" else text("go"))
+    client.wait_closed()
+    assert client.close_code == 1008
+    assert [call[0] for call in handler.calls].count(callback) == 1

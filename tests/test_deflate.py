@@ -391,6 +391,37 @@ def test_nothing_is_agreed_on_unless_both_want_it() -> None:
             assert client.receive() == "hello" * 100
 
 
+def test_a_push_that_fails_leaves_the_context_alone() -> None:
+    class Fails(Diary):
+        def handle_in(self, message: Any, state: Any) -> Any:
+            with pytest.raises(TypeError):
+                current().push([f"never sent, {message}", 42])  # type: ignore[list-item]
+            return "push", message, state
+
+    with connect(application(Fails(), compress=True), compress=True) as client:
+        for message in TEXTS:
+            client.send(message)
+            assert client.receive() == message
+
+
+def test_an_overflow_leaves_the_context_alone() -> None:
+    """What was refused is in it, and not with the client."""
+
+    class Overflows(Diary):
+        def handle_in(self, message: Any, state: Any) -> Any:
+            current().websocket.out.append(b"\x8a\x00")  # something waits
+            assert not current().push(["refused " * 100] * 3)
+            return "push", "refused " * 100, state
+
+    handler = Overflows()
+    with connect(application(handler, compress=True, max_mailbox=3), compress=True) as client:
+        client.send("go")
+        assert client.receive() == "refused " * 100
+        client.wait_closed()
+        assert client.close_code == 1008
+    assert handler.wait() == ("error", "mailbox overflow")
+
+
 def test_what_is_pushed_to_many_is_compressed_once() -> None:
     """All connections share the frame: it is the same object in each one's output."""
     settings = Deflate(server_no_context_takeover=True)

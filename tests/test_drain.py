@@ -15,13 +15,15 @@ from typing import Any
 import gevent
 import pytest
 from gevent.pywsgi import WSGIServer
+from geventwebsocket.server import WebSocketServer
 from kinds import Kind
 from raw import Raw, close_frame, masked, new_key, unmasked
 from serving import DEADLINE, OLDEST_GUNICORN, Server, flask_run, gunicorn, pywsgi
 from support import Diary, application, handshake, read_head
 from websockets.frames import Opcode
 
-from websock_gevent import DrainSettings, configure_drain
+from websock_gevent import DrainSettings, configure_drain, drain
+from websock_gevent.serve import let_views_decide
 
 GONE_1012 = unmasked(b"\x03\xf4", Opcode.CLOSE)
 GONE_1001 = unmasked(b"\x03\xe9we move", Opcode.CLOSE)
@@ -184,6 +186,18 @@ def test_code_and_text_can_be_set() -> None:
         assert endings(server.log(), opened)
 
 
+def test_drain_by_hand_before_anybody_has_come() -> None:
+    with gunicorn("drained:app", env=MOVING) as server, Raw(server) as late:
+        assert server.get("/drain").body == b"0 left"
+        late.send(late.request("/echo"))
+        assert late.answer().status == 503
+
+
+def test_drain_takes_a_finite_time() -> None:
+    with pytest.raises(ValueError, match="inf"):
+        drain(float("inf"))
+
+
 def test_drain_by_hand() -> None:
     with gunicorn("drained:app", env=MOVING) as server, clients(server, 3) as opened, Raw(server) as by_hand:
         by_hand.send(by_hand.request("/drain", Upgrade=None, Connection="close"))
@@ -291,6 +305,22 @@ def connected(server: WSGIServer) -> Any:
     return client
 
 
+def test_views_decide_under_gevent_websockets_own_server() -> None:
+    """It sets the hook of each of its instances to None."""
+    let_views_decide()
+    try:
+        server = WebSocketServer(("127.0.0.1", 0), application(Diary()), log=None)
+        server.start()
+        client = gevent.socket.create_connection(("127.0.0.1", server.server_port))
+        client.settimeout(DEADLINE)
+        client.sendall(handshake(Origin="http://evil.example"))
+        assert b" 403 " in read_head(client)
+        client.close()
+        server.stop()
+    finally:
+        del WSGIServer.pre_start_hook
+
+
 # Werkzeug.
 
 
@@ -339,6 +369,9 @@ def test_a_reload_of_werkzeugs_says_goodbye(tmp_path: Path) -> None:
         ({"share": 1.5}, ValueError, "share"),
         ({"share": "half"}, TypeError, "share"),
         ({"rate": -1}, ValueError, "rate"),
+        ({"rate": float("inf")}, ValueError, "rate"),
+        ({"grace": float("inf")}, ValueError, "grace"),
+        ({"retry_after": 1.5}, ValueError, "retry_after"),
         ({"grace": True}, TypeError, "grace"),
     ],
     ids=str,
@@ -347,4 +380,4 @@ def test_a_wrong_setting_is_named(changes: dict[str, Any], error: type[Exception
     before = configure_drain()
     with pytest.raises(error, match=named):
         configure_drain(**changes)
-    assert configure_drain() == before == DrainSettings()
+    assert configure_drain() == before == DrainSettings() == DrainSettings(text=None)  # type: ignore[arg-type]

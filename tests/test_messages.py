@@ -547,3 +547,12 @@ def test_an_idle_reader_holds_nothing_of_what_it_received(wire: bytes) -> None:
     now, peak = allocated(work)
     assert peak > len(wire)
     assert now < 10_000
+
+
+def test_many_fragments_come_with_pauses_for_others() -> None:
+    """Each item that stands for nothing says that there may be more."""
+    reader = make_reader()
+    assert take(reader, begin(1, b"one")) == []
+    reader.feed(go_on() * 5000 + finish(b"!"))
+    items = [reader.next_item() for _ in range(6)]
+    assert items == [(0, b"")] * 4 + [(1, "one!"), None]

@@ -601,6 +601,18 @@ def test_an_exception_in_call_on_close_is_logged_and_does_no_harm(server: Server
 # gunicorn's ways to run.
 
 
+@pytest.mark.parametrize("version", [OLDEST_GUNICORN, None], ids=["gunicorn-oldest", "gunicorn"])
+def test_many_come_at_once_to_a_worker_that_was_loaded_before_it_was_forked(version: str | None) -> None:
+    """What the library made at its import, in a process not yet patched, must not stop a patched one."""
+    with gunicorn("served:app", "--preload", version=version) as server, ExitStack() as open_at_once:
+        clients = [open_at_once.enter_context(Raw(server)) for _ in range(20)]
+        for raw in clients:
+            raw.send(raw.request() + masked("hello"))
+        for raw in clients:
+            assert raw.head().status == 101
+            assert raw.read(7) == unmasked("hello")
+
+
 @pytest.mark.parametrize(
     ("worker", "limit", "named"),
     [

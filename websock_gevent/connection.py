@@ -22,6 +22,7 @@ from .errors import ProtocolError
 from .frames import BINARY, CLOSE, PING, PONG, close_frame
 from .goodbye import Goodbye
 from .mailbox import Mailbox, enter, leave
+from .messages import BATCH, BATCH_SIZE
 from .options import Options
 from .websock import Reason, Stop, WebSock, interpret
 from .websocket import WebSocket
@@ -29,9 +30,6 @@ from .websocket import WebSocket
 __all__ = ["Connection", "Phase"]
 
 logger = logging.getLogger("websock_gevent")
-
-#: Items and mailbox messages handled in one step, before everybody else gets a turn.
-BATCH = 64
 
 _KILLS = (GreenletExit, SystemExit, KeyboardInterrupt)
 
@@ -65,7 +63,6 @@ class Connection:
 
     __slots__ = (
         "_deadlines",
-        "_deflater",
         "_doom",
         "_goodbye",
         "_handle_control",
@@ -92,7 +89,6 @@ class Connection:
         self._handler = handler
         self._state = state
         self._options = options
-        self._deflater = websocket.deflater
         self._deadlines = Deadlines(websocket, options)
         self._waiter = self._deadlines.waiter
         self._mailbox: Mailbox | None = None
@@ -135,7 +131,6 @@ class Connection:
             self.phase = _CLOSED
             self.websocket.closed = True
             self.websocket.free()
-            self._deflater = None
             self._waiter.close()
             if self._mailbox is not None:
                 self._mailbox.end(self.reason)
@@ -164,7 +159,7 @@ class Connection:
         if self._waiter.stalled is not None:
             return False
         try:
-            frames, self._state, stop = interpret(self._bind().init(self._state), self._deflater)
+            frames, self._state, stop = interpret(self._bind().init(self._state), self.websocket.deflater)
         except _KILLS:
             raise
         except BaseException as error:
@@ -219,18 +214,25 @@ class Connection:
 
     def _handle_items(self) -> bool:
         """Handle a batch of items. Return whether there may be more."""
-        waiter, next_item = self._waiter, self.websocket.reader.next_item
+        next_item, size = self.websocket.reader.next_item, 0
         for _ in range(BATCH):
             item = next_item()
             if item is None:
                 return False
-            if item[0] <= BINARY:
-                self._call(self._handle_in, item[1])
-            else:
+            opcode, payload = item
+            if opcode > BINARY:
                 self._control(item)
-            if self.phase is not _OPEN or waiter.stalled is not None:
+            elif opcode:
+                self._call(self._handle_in, payload)
+                size += len(payload)
+            if self._must_pause or size > BATCH_SIZE or not opcode:
                 return True
         return True
+
+    @property
+    def _must_pause(self) -> bool:
+        """Whether no further callback may run before something else is looked at."""
+        return self.phase is not _OPEN or self._waiter.stalled is not None or self._doom is not None
 
     def _control(self, item: Any) -> None:
         opcode, payload = item
@@ -246,19 +248,17 @@ class Connection:
         began = monotonic()
         for _ in range(min(BATCH, len(mailbox))):
             self._call(self._handle_info, mailbox.take())
-            if self.phase is not _OPEN:
-                return True
-            if self._waiter.stalled is not None or self._deadlines.alarm:
+            if self._must_pause or self._deadlines.alarm:
                 break
         self._deadlines.excuse(monotonic() - began)  # mail is no sign of life of the peer
-        return len(mailbox) > 0
+        return len(mailbox) > 0 or self.phase is not _OPEN
 
     def _call(self, callback: Callable[[Any, Any], Any], argument: Any) -> None:
         """Run one callback and do what it asks for."""
         if self.websocket.out:
             self._waiter.flush_soon()  # this callback may block; what was answered before it must not wait for that
         try:
-            frames, self._state, stop = interpret(callback(argument, self._state), self._deflater)
+            frames, self._state, stop = interpret(callback(argument, self._state), self.websocket.deflater)
         except _KILLS:
             raise
         except BaseException as error:  # gevent.Timeout is one
@@ -375,6 +375,7 @@ class Connection:
 
     def _overflow(self) -> None:
         """End as soon as the running callback, if any, has returned: more was put in than may wait."""
+        self.websocket.deflater = None  # what was refused is in its context, and not with the client
         if self._doom is None:
             logger.warning("%s: more than max_mailbox messages are waiting, closing with 1008", self._peer())
         self._end_soon((("error", "mailbox overflow"), 1008, "mailbox overflow"))

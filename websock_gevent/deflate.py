@@ -45,8 +45,8 @@ _VALUES: dict[str, frozenset[str | None]] = {
 class Deflate:
     """Settings of permessage-deflate, for the option ``compress``.
 
-    A connection's memory is mostly that of its two windows: with the defaults about 50 KiB, with windows of 15 bits and
-    ``mem_level`` 8 (zlib's own defaults) about 300 KiB. Both are taken when the first compressed message comes or goes.
+    A connection's memory is mostly that of its two windows (the README has a table). Both are taken when the first
+    compressed message comes or goes.
 
     Attributes:
         level: Effort, from 1 (fast) to 9 (small); -1 is zlib's own choice, 6.

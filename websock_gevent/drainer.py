@@ -59,12 +59,12 @@ class DrainSettings:
     retry_after: int = 1
 
     def __post_init__(self) -> None:
-        checked_close((self.code, self.text))
+        object.__setattr__(self, "text", checked_close((self.code, self.text))[1])
         for name, most in (("share", 1.0), ("rate", NEVER), ("grace", NEVER), ("retry_after", NEVER)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"drain setting {name} must be a number, not {value!r}")
-            if not 0 <= value <= most:
+            if not 0 <= value <= most or value == NEVER or (name == "retry_after" and value != int(value)):
                 raise ValueError(f"drain setting {name} must be from 0 to {most:g}, not {value!r}")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from .deadlines import Deadlines
 from .errors import ProtocolError
 from .frames import CLOSE
+from .messages import BATCH, BATCH_SIZE
 from .waiter import Waiter
 from .websocket import WebSocket
 
@@ -20,8 +21,6 @@ __all__ = ["Goodbye"]
 DISCARD = 64 << 20
 #: How often the socket is emptied once more when the time is over.
 LAST_DROPS = 4
-#: Items looked at in one step, before everybody else gets a turn.
-BATCH = 64
 
 
 class Goodbye:
@@ -78,6 +77,7 @@ class Goodbye:
 
     def _find_close(self) -> bool:
         """Look through a batch of items for the peer's close frame. Return whether there may be more."""
+        size = 0
         for _ in range(BATCH):
             item = self._websocket.reader.next_item()
             if item is None:
@@ -85,6 +85,9 @@ class Goodbye:
             if item[0] == CLOSE:
                 self._websocket.control(item)
                 self._answered = True
+                return True
+            size += len(item[1])
+            if size > BATCH_SIZE or not item[0]:
                 return True
         return True
 

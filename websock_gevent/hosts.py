@@ -29,7 +29,7 @@ from .drainer import Drainer, settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
-__all__ = ["EXIT_GRACE", "drain", "drainer_of", "prepare"]
+__all__ = ["EXIT_GRACE", "drain", "drainer_of", "prepare", "warn_if_full"]
 
 logger = logging.getLogger("websock_gevent")
 
@@ -46,7 +46,6 @@ _drainers: WeakKeyDictionary[Any, Drainer] = WeakKeyDictionary()
 _listeners: WeakSet[Any] = WeakSet()
 #: Those who have been warned of.
 _full: WeakSet[Any] = WeakSet()
-_lock = threading.Lock()
 #: The process whose exit is watched; a fork of it does not speak for its connections.
 _exit_watched_in = 0
 
@@ -63,8 +62,13 @@ def drain(seconds: float | None = None, share: float | None = None) -> int:
 
     Returns:
         How many connections had not ended when the time was over.
+
+    Raises:
+        ValueError: a negative or infinite number of seconds.
     """
     time = settings().grace if seconds is None else seconds
+    if not 0 <= time < float("inf"):
+        raise ValueError(f"drain takes a finite number of seconds from 0 up, not {seconds!r}")
     drainers = [_process, *_drainers.values()]
     others = [gevent.spawn(drainer.drain, time, share) for drainer in drainers]
     gevent.joinall(others)
@@ -84,34 +88,46 @@ def drainer_of(start_response: StartResponse | None = None) -> Drainer:
     drainer = prepare(host)
     if worker is not None and not worker.alive:
         drainer.draining = True  # what `_watch` is about to notice
-    if host is not None and host not in _full and (limit := _limit_reached(worker, server, len(drainer))):
-        _full.add(host)
-        logger.warning("no connection is accepted any more, not even a health check, until one ends: %s", limit)
     return drainer
 
 
-def _limit_reached(worker: Any, server: Any, open_already: int) -> str:
-    """Name the limit that the request being served has used up: WebSockets hold what other requests give back soon."""
+def warn_if_full(drainer: Drainer) -> None:
+    """Tell the log, once, that the connection just added is the last one there is room for."""
+    worker, server = _worker(), _server(None)
+    host = worker or server
+    limit = _limit_reached(worker, server, len(drainer))
+    if limit and host not in _full:
+        _full.add(host)
+        logger.warning("no connection is accepted any more, not even a health check, until one ends: %s", limit)
+
+
+def _limit_reached(worker: Any, server: Any, count: int) -> str:
+    """Name the limit that so many open connections have used up; empty if there is room."""
     if server is not None and server.pool is not None:
         size, name = server.pool.size, "worker_connections" if worker is not None else "the server's pool"
         return f"{name} is {size}" if not server.pool.free_count() else ""
     threads = getattr(worker, "tpool", None) and worker.cfg.threads
-    return f"threads is {threads}" if threads and open_already + 1 >= threads else ""
+    return f"threads is {threads}" if threads and count >= threads else ""
 
 
 def prepare(host: Any) -> Drainer:
     """Return the drainer of a gunicorn worker, a pywsgi server, or the process (``None``); have its end noticed."""
-    with _lock:
-        _watch_exit()
-        drainer = _process if host is None else _drainers.get(host)
-        if drainer is None:
-            drainer = _drainers[host] = Drainer()
-            if isinstance(host, BaseServer):
-                host.stop = _Stop(host.stop, host.close, drainer)  # type: ignore[method-assign]
-            else:
-                # A thread, since those of gthread run no hub between two connections; a greenlet in a patched process.
-                threading.Thread(target=_watch, args=(host, drainer), name="websock_gevent", daemon=True).start()
-        return drainer
+    _watch_exit()
+    if host is None:
+        return _process
+    known = _drainers.get(host)
+    if known is not None:
+        return known
+    made = Drainer()
+    drainer = _drainers.setdefault(host, made)  # no lock: one that was made before the patching stops a whole worker
+    if drainer is made:
+        drainer.draining = _process.draining  # somebody has called `drain` already
+        if isinstance(host, BaseServer):
+            host.stop = _Stop(host.stop, host.close, drainer)  # type: ignore[method-assign]
+        else:
+            # A thread, since those of gthread run no hub between two connections; a greenlet in a patched process.
+            threading.Thread(target=_watch, args=(host, drainer), name="websock_gevent", daemon=True).start()
+    return drainer
 
 
 def _watch_exit() -> None:

@@ -18,12 +18,19 @@ from .deflate import Inflater
 from .errors import MessageTooBig, ProtocolError
 from .frames import BINARY, CLOSE, CONTINUATION, MAX_CONTROL, PING, PONG, RSV1, TEXT, apply_mask
 
-__all__ = ["Item", "MessageReader"]
+__all__ = ["BATCH", "BATCH_SIZE", "Item", "MessageReader"]
 
-#: An opcode with its payload: ``str`` for TEXT, ``bytes`` for BINARY, PING, PONG and CLOSE.
+#: An opcode with its payload: ``str`` for TEXT, ``bytes`` for BINARY, PING, PONG and CLOSE. CONTINUATION, without any,
+#: says that there may be more, but that it is time for others.
 Item = tuple[int, str | bytes]
 
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+#: How much whoever reads handles before everybody else gets a turn: items, and bytes of payload (256 KiB off the wire
+#: may inflate to hundreds of megabytes).
+BATCH, BATCH_SIZE = 64, 1 << 20
+#: Fragments taken in one go; then comes an item that stands for nothing but "others first".
+_FRAGMENTS = 1024
+_PAUSE: Item = (CONTINUATION, b"")
 _LENGTH_16 = Struct("!H").unpack_from
 _LENGTH_64 = Struct("!Q").unpack_from
 _utf8_decoder = getincrementaldecoder("utf-8")
@@ -114,7 +121,7 @@ class MessageReader:
         return self._next_item()
 
     def _next_item(self) -> Item | None:
-        while True:
+        for _ in range(_FRAGMENTS):
             if not self._in_frame:
                 header = self._header()
                 if header is None:
@@ -136,6 +143,7 @@ class MessageReader:
             self._in_frame = False
             if self._final:
                 return self._finish()
+        return _PAUSE
 
     def _header(self) -> tuple[int, int, int] | None:
         """Check the next frame's header; return opcode, payload length, and where the payload begins."""

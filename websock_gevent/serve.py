@@ -64,4 +64,8 @@ def let_views_decide(
     def hook(handler: Any) -> bool:
         return owned is None or owned(handler.environ)
 
-    server.pre_start_hook = staticmethod(hook) if isinstance(server, type) else hook  # type: ignore[union-attr]
+    if isinstance(server, type):
+        # A property without effect when set: gevent-websocket's own server sets the attribute of each of its instances.
+        server.pre_start_hook = property(lambda _: hook, lambda _, __: None)  # type: ignore[attr-defined]
+    else:
+        server.pre_start_hook = hook  # type: ignore[attr-defined]

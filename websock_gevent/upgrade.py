@@ -17,10 +17,10 @@ from werkzeug.wrappers import Response
 
 from . import handshake, servers
 from .connection import Connection
-from .deflate import Agreement, Deflate, Deflater, Inflater, negotiate
+from .deflate import Deflate, Deflater, Inflater, negotiate
 from .drainer import Drainer
 from .drainer import settings as drain_settings
-from .hosts import drainer_of
+from .hosts import drainer_of, warn_if_full
 from .messages import MessageReader
 from .options import Options
 from .websocket import WebSocket
@@ -83,7 +83,8 @@ class UpgradeResponse(Response):
     def plan(self, handler: Any, state: Any, options: Options) -> None:
         """Note what is to run."""
         self._plan = handler, state, options
-        self._agreement: Agreement | None = None
+        self._deflater: Deflater | None = None
+        self._inflater: Inflater | None = None
         self._validated = False
         for name in ("Content-Type", "Content-Length"):
             self.headers.pop(name, None)
@@ -108,8 +109,9 @@ class UpgradeResponse(Response):
 
     def _agree(self, offers: str, settings: Deflate | None) -> None:
         agreed = negotiate(offers, settings) if settings is not None else None
-        if agreed is not None:
-            self.headers["Sec-WebSocket-Extensions"], self._agreement = agreed
+        if settings is not None and agreed is not None:
+            self.headers["Sec-WebSocket-Extensions"], agreement = agreed
+            self._deflater, self._inflater = Deflater(agreement, settings), Inflater(agreement)
 
     def _check(self, environ: WSGIEnvironment, drainer: Drainer) -> None:
         if not servers.is_stream(environ):
@@ -135,7 +137,6 @@ class UpgradeResponse(Response):
     def open(self, environ: WSGIEnvironment, hand_over: servers.HandOver) -> Connection:
         """Build the connection, and put its 101 on the wire."""
         handler, state, options = self._plan
-        agreement, settings = self._agreement, options.deflate
         websocket = WebSocket(
             hand_over.socket,
             environ,
@@ -143,12 +144,12 @@ class UpgradeResponse(Response):
                 options.max_frame_size,
                 options.max_message_size,
                 options.validate_utf8,
-                Inflater(agreement) if agreement is not None else None,
+                self._inflater,
             ),
             subprotocol=self.headers.get("Sec-WebSocket-Protocol"),
             unread=hand_over.unread,
             send_timeout=options.send_timeout,
-            deflater=Deflater(agreement, settings) if agreement is not None and settings is not None else None,
+            deflater=self._deflater,
         )
         if not hand_over.upgraded:
             websocket.out.append(self._head())
@@ -193,6 +194,7 @@ class _Life:
 
     def _live(self, connection: Connection) -> None:
         self._drainer.add(connection)
+        warn_if_full(self._drainer)
         try:
             connection.run()
         finally:

@@ -121,9 +121,13 @@ class Waiter:
 
     def breathe(self) -> None:
         """Let everybody else run once, though there is work left."""
-        self._resuming = True
-        self._loop.run_callback(self._resume)
-        self.park()
+        timer = self._loop.timer(0)  # a callback would not do: gevent runs fifty of them before it looks at a socket
+        timer.start(self._resume)
+        try:
+            self.park()
+        finally:
+            timer.stop()
+            timer.close()
 
     def is_mine(self) -> bool:
         """Tell whether the calling greenlet is one of the connection's thread."""

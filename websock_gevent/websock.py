@@ -210,6 +210,9 @@ def encode(messages: Any, deflater: Deflater | None = None) -> list[bytes]:
         if type(messages) is bytes:
             return [frame(BINARY, messages)]
     if isinstance(messages, list):
+        if deflater is not None and deflater.shared is None:
+            for message in messages:
+                _frame(message, None)  # what cannot be sent raises before anything is in the context
         return [_frame(message, deflater) for message in messages]
     return [_frame(messages, deflater)]
 
