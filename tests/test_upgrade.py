@@ -1,6 +1,6 @@
 """`upgrade` and the hand-over: when what is sent, in which order contexts and callbacks run, and what is refused.
 
-Over ``gevent.pywsgi`` in process; the same promises over real servers are held by ``test_gunicorn``.
+Over ``gevent.pywsgi`` in process; the same promises over real servers are held by ``test_servers``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 import gevent
 import pytest
 from flask import Flask, Response, abort, request, session
+from gevent.pywsgi import WSGIServer
+from geventwebsocket.handler import WebSocketHandler
 from support import DEADLINE, Diary, application, frames_of, handshake, open_client, raw_connection, read_all, read_head
 from websockets.frames import Opcode
 from werkzeug.exceptions import HTTPException
@@ -335,3 +337,19 @@ def test_open_client_needs_no_framework() -> None:
     with open_client(Echo) as client:
         client.send(b"bytes")
         assert client.receive() == b"bytes"
+
+
+def test_a_refusal_behind_gevent_websockets_101_fits_into_a_control_frame() -> None:
+    """Bytes count (RFC 6455 §5.5), and its text has characters of two."""
+    host = "a" * 40
+    server = WSGIServer(("127.0.0.1", 0), application(Echo), log=None, handler_class=WebSocketHandler)
+    server.start()
+    client = gevent.socket.create_connection(("127.0.0.1", server.server_port))
+    client.settimeout(DEADLINE)
+    client.sendall(handshake(Origin=f"https://{host}", X_Forwarded_Host=host))
+    read_head(client)
+    ((opcode, payload),) = frames_of(read_all(client))
+    assert (opcode, payload[:2]) == (8, b"\x03\xf0")
+    assert len(payload) <= 125 and "not allowed" in payload[2:].decode()
+    client.close()
+    server.stop()

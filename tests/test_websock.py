@@ -370,7 +370,7 @@ def test_mail_for_nobody_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         assert Silent().handle_info({"letter": 1}, 7) == ("ok", 7)
     [record] = caplog.records
     assert (record.name, record.levelno) == ("websock_gevent", logging.WARNING)
-    assert record.getMessage() == "Silent has no handle_info, message dropped: {'letter': 1}"
+    assert record.getMessage() == "Silent has no handle_info, dropped a dict"
 
 
 def test_mail_for_nobody_is_not_logged_at_full_length(caplog: pytest.LogCaptureFixture) -> None:

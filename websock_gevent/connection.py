@@ -62,6 +62,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_broken",
         "_deadlines",
         "_doom",
         "_goodbye",
@@ -94,6 +95,7 @@ class Connection:
         self._mailbox: Mailbox | None = None
         self._goodbye: Goodbye | None = None
         self._initialised = False
+        self._broken = False  # what comes cannot be understood any more
         self._more = True  # the reader may hold complete items: bytes came behind the handshake
         self._doom: tuple[Reason, int, str] | None = None
         self._shutdown: tuple[Reason, int, str] = ("shutdown", 1012, "")
@@ -206,7 +208,8 @@ class Connection:
         try:
             self._more = self._handle_items()
         except ProtocolError as error:
-            logger.warning("%s: %s, closing with %d", self._peer(), error, error.code)
+            self._broken = True
+            logger.warning("%s: %s, closing with %d", self.websocket.peer, error, error.code)
             self._end(("error", error), error.code, str(error)[:100])
             return True
         self._deadlines.heard = monotonic()
@@ -273,7 +276,7 @@ class Connection:
             self._end(stop.reason, stop.code, stop.text)
 
     def _crashed(self, name: str, error: BaseException) -> None:
-        logger.error("%s: %s raised, closing with 1011", self._peer(), name, exc_info=error)
+        logger.error("%s: %s raised, closing with 1011", self.websocket.peer, name, exc_info=error)
         self._end(("error", error), 1011)
 
     # The end.
@@ -310,14 +313,13 @@ class Connection:
         except _KILLS:
             raise
         except BaseException as error:
-            logger.error("%s: terminate raised", self._peer(), exc_info=error)
+            logger.error("%s: terminate raised", self.websocket.peer, exc_info=error)
 
     def _leave(self) -> bool:
         """CLOSING, once ``terminate`` has returned and our close frame has left."""
         goodbye = self._goodbye
         if goodbye is None:
-            broken = isinstance(self.reason, tuple) and isinstance(self.reason[1], ProtocolError)
-            answered = broken or self.reason == "remote"
+            answered = self._broken or self.reason == "remote"
             goodbye = Goodbye(self.websocket, self._deadlines, self._options.close_timeout, answered)
             self._goodbye = goodbye
         more = goodbye.step()
@@ -336,7 +338,7 @@ class Connection:
             self._deadlines.rearm(now)
         elif stuck:
             self.websocket.lost = True
-            logger.warning("%s: the peer does not read, gave up after send_timeout", self._peer())
+            logger.warning("%s: the peer does not read, gave up after send_timeout", self.websocket.peer)
             self._end(("error", "send timeout"))
             self.phase = _CLOSED
         elif self.phase is _OPEN:
@@ -377,14 +379,10 @@ class Connection:
         """End as soon as the running callback, if any, has returned: more was put in than may wait."""
         self.websocket.deflater = None  # what was refused is in its context, and not with the client
         if self._doom is None:
-            logger.warning("%s: more than max_mailbox messages are waiting, closing with 1008", self._peer())
+            logger.warning("%s: more than max_mailbox messages are waiting, closing with 1008", self.websocket.peer)
         self._end_soon((("error", "mailbox overflow"), 1008, "mailbox overflow"))
 
     def _end_soon(self, doom: tuple[Reason, int, str]) -> None:
         if self._doom is None:
             self._doom = doom
         self._waiter.wake()
-
-    def _peer(self) -> str:
-        environ = self.websocket.environ
-        return f"{environ.get('REMOTE_ADDR') or 'unix:'} {environ.get('PATH_INFO', '')!r}"

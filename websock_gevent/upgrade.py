@@ -249,4 +249,5 @@ def _refuse_at_the_end(drainer: Drainer) -> None:
 def _refuse_upgraded(environ: WSGIEnvironment, refusal: exceptions.HTTPException) -> None:
     """Where gevent-websocket has sent a 101 already, a refusal can only be a close frame."""
     if servers.is_upgraded(environ):
-        servers.refuse(environ, 1013 if refusal.code == 503 else 1008, str(refusal.description)[:123])
+        text = str(refusal.description).encode()[:123].decode(errors="ignore")  # bytes, not characters (§5.5)
+        servers.refuse(environ, 1013 if refusal.code == 503 else 1008, text)

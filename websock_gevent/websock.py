@@ -111,7 +111,7 @@ class WebSock(Generic[S]):
 
     def handle_info(self, message: Any, state: S) -> Result[S]:
         """Take what somebody put into this connection's mailbox. A class that expects mail overrides this."""
-        logger.warning("%s has no handle_info, message dropped: %.200r", type(self).__qualname__, message)
+        logger.warning("%s has no handle_info, dropped a %s", type(self).__qualname__, type(message).__qualname__)
         return "ok", state
 
     def terminate(self, reason: Reason, state: S) -> object:

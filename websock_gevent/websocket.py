@@ -122,7 +122,14 @@ class WebSocket(GeventWebSocket):
         """Do nothing: gevent-websocket would send a close frame from wherever the garbage collector runs."""
 
     def __repr__(self) -> str:
-        return f"<WebSocket {self.path} {'closed' if self.closed else 'open'}>"
+        return f"<WebSocket {self.path!r} {'closed' if self.closed else 'open'}>"
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end, and of what: for the log, so that whatever a client made up stays on its line."""
+        address: str = self.environ.get("REMOTE_ADDR") or "unix:"
+        shown = address if address.isprintable() and " " not in address else repr(address)
+        return f"{shown} {self.environ.get('PATH_INFO', '')!r}"
 
     @property
     def protocol(self) -> str | None:
@@ -272,7 +279,7 @@ class WebSocket(GeventWebSocket):
                         self.close(self.close_reply())
                         return None
         except ProtocolError as error:
-            self.logger.warning("%s %s: %s", self.environ.get("REMOTE_ADDR"), self.path, error)
+            self.logger.warning("%s: %s, closing with %d", self.peer, error, error.code)
             self.close(error.code)
             return None
 
@@ -313,7 +320,7 @@ class WebSocket(GeventWebSocket):
         try:
             self._flush_all()
         except WebSocketError:
-            self.logger.debug("%s: close frame not sent", self.path)
+            self.logger.debug("%s: close frame not sent", self.peer)
 
     def _wait_for_bytes(self) -> bool:
         """Wait until bytes were received; ``False`` at the end of the stream."""

@@ -1,5 +1,5 @@
 // Drives chromium for a test: one command as a line of JSON on stdin, one answer as a line of JSON on stdout.
-// usage: node browser.mjs PATH_TO_CHROMIUM
+// usage: node browser.mjs PATH_TO_CHROMIUM [PATH_TO_PROFILE]
 //
 // A command is [page, verb, ...arguments]. A page opened under a new name is in a browser context of its own. Every wait has
 // a deadline; a failure is answered with {"error": text}.
@@ -9,8 +9,9 @@ import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
 const RESPONSE = "Network.webSocketHandshakeResponseReceived";
-const browser = await chromium.launch({
-  executablePath: process.argv[2],
+const [executablePath, profile] = process.argv.slice(2);
+const options = {
+  executablePath,
   args: [
     "--no-sandbox",
     "--disable-gpu",
@@ -20,7 +21,10 @@ const browser = await chromium.launch({
     "--disable-component-update",
     "--disable-sync",
   ],
-});
+};
+const browser = profile
+  ? (await chromium.launchPersistentContext(profile, options)).browser()
+  : await chromium.launch(options);
 const pages = new Map();
 
 const verbs = {
