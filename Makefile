@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test table check format autobahn autobahn-fast autobahn-servers bench clean
+.PHONY: test table check format autobahn autobahn-fast autobahn-servers fuzz bench clean
 
 test: check           # everything that the gate runs
 	tests/setup && $(BIN)/pytest && $(MAKE) autobahn-fast
@@ -26,6 +26,11 @@ autobahn-servers: .venv/ready # sections 1-7 and 10 on every kind of server; thr
 
 bench: .venv/ready    # echo against peers; about a quarter of an hour
 	$(BIN)/pip install -q flask-sock picows uvloop && $(BIN)/python benchmarks/echo.py
+
+SECONDS ?= 60
+
+fuzz: .venv/ready     # coverage-guided, all targets; SECONDS=600 for ten minutes, shared among them
+	$(BIN)/pip install -q atheris && $(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
 
 clean:
 	rm -rf .venv .cache build dist *.egg-info tests/node/node_modules tests/autobahn/venv-*

@@ -137,12 +137,12 @@ class MessageReader:
                     return (TEXT, self._decoded(payload)) if opcode == TEXT else (BINARY, payload)
                 self._begin(opcode, length, start)
             self._take_payload()
-            if self._remaining:
+            self._in_frame = self._remaining > 0
+            if self._final and not self._in_frame:
+                return self._finish()
+            if self._pos == len(self._data):
                 self._data, self._pos = b"", 0  # all taken: a message that is slow to come does not hold it twice
                 return None
-            self._in_frame = False
-            if self._final:
-                return self._finish()
         return _PAUSE
 
     def _header(self) -> tuple[int, int, int] | None:

@@ -168,7 +168,7 @@ def _stop(reason: object, *close: Any) -> Stop:
     """Choose terminate reason and close code, which may be given."""
     try:
         code = _NORMAL.get(reason)
-    except TypeError:  # unhashable, so none of ours
+    except (TypeError, ValueError):  # unhashable, as lists and some memoryviews are, so none of ours
         code = None
     final: Reason = "normal" if code is not None else ("error", reason)
     if not close:
