@@ -468,3 +468,27 @@ def test_a_corrupt_message_closes_with_1007() -> None:
         client.wait_closed()
         assert client.close_code == 1007
         assert re.search("RFC 7692", client.close_text)
+
+
+def test_a_header_of_endless_offers_is_declined() -> None:
+    assert negotiate("a, " * 600 + "permessage-deflate", WIDE) is not None
+    assert negotiate("a, " * 6000 + "permessage-deflate", WIDE) is None
+
+
+def test_a_message_that_is_refused_is_not_kept() -> None:
+    """Though the error that ``terminate`` got may be."""
+    kept: list[Any] = []
+
+    class Keeps(Diary):
+        def init(self, state: Any) -> Any:
+            kept.append(current().websocket)
+            return "ok", state
+
+    handler = Keeps()
+    with connect(application(handler, compress=True, max_message_size=100_000), compress=True) as client:
+        client.socket.sendall(sent(deflated(bytes(200_000))))
+        client.wait_closed()
+        assert client.close_code == 1009
+    _, error = handler.wait()
+    assert error.__traceback__ is None
+    assert not kept[0].reader._message and not kept[0].reader._data

@@ -209,6 +209,8 @@ class Connection:
             self._more = self._handle_items()
         except ProtocolError as error:
             self._broken = True
+            error.__traceback__ = None  # its frames hold the message that was refused, and ``reason`` holds it
+            self.websocket.reader.free()
             logger.warning("%s: %s, closing with %d", self.websocket.peer, error, error.code)
             self._end(("error", error), error.code, str(error)[:100])
             return True

@@ -27,6 +27,9 @@ _TAIL = b"\x00\x00\xff\xff"
 #: Last blocks that one message may contain; each costs a new stream. Peers that mark a block so at all, do it once.
 _MOST_STREAMS = 64
 
+#: Characters of offers that are looked at; whoever sends more wants us to be busy. Browsers send some forty.
+_MOST_OFFERED = 2048
+
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
 _PARAMETER = re.compile(rf'\s*;\s*({_TOKEN})\s*(?:=\s*(?:({_TOKEN})|"((?:[^"\\]|\\.)*)")\s*)?')
 _NAME = re.compile(rf"[\s,]*({_TOKEN})\s*")
@@ -110,6 +113,8 @@ def negotiate(header: str, settings: Deflate) -> tuple[str, Agreement] | None:
     Returns:
         The answer's value for that header, and what it means; ``None`` to go on without compression.
     """
+    if len(header) > _MOST_OFFERED:
+        return None
     for name, parameters in _offers(header):
         if name == "permessage-deflate" and parameters is not None:
             agreed = _grant(parameters, settings)

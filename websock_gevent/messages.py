@@ -230,8 +230,9 @@ class MessageReader:
         return inflated + self._inflater.finish(room - len(inflated)) if last else inflated
 
     def free(self) -> None:
-        """Give back what decompressing holds. Nothing compressed can be read any more."""
-        self._inflater = None
+        """Give back what is held, of decompressing and of an open message. Nothing can be read any more."""
+        self._inflater = self._validator = None
+        self._data, self._message = b"", bytearray()
 
     def _finish(self) -> Item:
         """Close the open message and return it."""
