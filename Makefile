@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test table check format autobahn autobahn-fast autobahn-servers fuzz bench clean
+.PHONY: test table check format autobahn autobahn-fast autobahn-servers fuzz soak bench clean
 
 test: check           # everything that the gate runs
 	tests/setup && $(BIN)/pytest && $(MAKE) autobahn-fast
@@ -26,6 +26,9 @@ autobahn-servers: .venv/ready # sections 1-7 and 10 on every kind of server; thr
 
 bench: .venv/ready    # echo against peers; about a quarter of an hour
 	$(BIN)/pip install -q flask-sock picows uvloop && $(BIN)/python benchmarks/echo.py
+
+soak: .venv/ready     # half an hour of everything clients do; does anything grow, is anything left?
+	$(BIN)/python benchmarks/soak.py
 
 SECONDS ?= 60
 

@@ -10,7 +10,20 @@ from typing import Any
 
 import gevent
 import pytest
-from support import DEADLINE, Diary, application, frames_of, handshake, open_client, raw_connection, read_head
+from support import (
+    DEADLINE,
+    Diary,
+    application,
+    frames_of,
+    handshake,
+    masked,
+    open_client,
+    raw_connection,
+    read_all,
+    read_head,
+    text,
+)
+from websockets.frames import Opcode
 
 from websock_gevent import ConnectionClosed, Mailbox, WebSock, current
 
@@ -364,3 +377,24 @@ def test_closed_is_raised_to_the_test_client() -> None:
         client.send("late")
     with pytest.raises(ConnectionClosed):
         client.receive()
+
+
+def test_pushes_of_one_callback_are_no_overflow_while_the_client_reads() -> None:
+    """Though they stand behind something that waits for its turn: here what `init` pushed, and the first answer."""
+
+    class Pushes(Diary):
+        def init(self, state: Any) -> Any:
+            return "push", "welcome", state
+
+        def handle_in(self, message: str | bytes, state: Any) -> Any:
+            for _ in range(400):
+                assert current().push("x")
+            return "push", "done", state
+
+    sock, server = raw_connection(application(Pushes(), max_mailbox=300))
+    sock.sendall(handshake() + text("go") * 2 + masked(Opcode.CLOSE, b"\x03\xe8"))
+    read_head(sock)
+    payloads = [payload for _, payload in frames_of(read_all(sock))]
+    assert payloads == [b"welcome", *[b"x"] * 400, b"done", *[b"x"] * 400, b"done", b"\x03\xe8"]
+    sock.close()
+    server.join(DEADLINE)

@@ -194,6 +194,8 @@ class Waiter:
             return True
         out = self._websocket.out
         if len(out) + len(frames) > limit:
+            self.flush()  # what waits may only wait for its turn, not for the peer
+        if len(out) + len(frames) > limit:
             return False
         idle = not out
         out += frames
