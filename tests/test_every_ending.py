@@ -132,8 +132,8 @@ def test_ending(server: Server, kind: Kind, ending: Ending) -> None:
     assert server.log().count(f"ended {key}") == 1
 
 
-#: What a server's own watchers and threads come and go by: gthread makes its 20 one by one. What one kind of ending left
-#: behind would be 40 of it.
+#: What a server's own watchers and threads come and go by: gthread makes its 20 one by one. What one kind of ending
+#: left behind would be 40 of it.
 UNREST = 20
 FAST = [ending for ending in ENDINGS if not ending.options and ending.act != masked("wrong")]
 SLOW = [ending for ending in ENDINGS if ending.options]
