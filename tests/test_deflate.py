@@ -409,8 +409,7 @@ def test_an_overflow_leaves_the_context_alone() -> None:
 
     class Overflows(Diary):
         def handle_in(self, message: Any, state: Any) -> Any:
-            current().websocket.out.append(b"\x8a\x00")  # something waits
-            assert not current().push(["refused " * 100] * 3)
+            assert not current().push(["refused " * 100] * 4)
             return "push", "refused " * 100, state
 
     handler = Overflows()

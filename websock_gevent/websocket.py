@@ -250,8 +250,9 @@ class WebSocket(GeventWebSocket):
             self.lost = True
 
     def free(self) -> None:
-        """Give back what compressing holds, though somebody may keep this object."""
+        """Give back what compressing and unsent frames hold, though somebody may keep this object."""
         self.deflater = None
+        self.out.clear()
         self.reader.free()
 
     # The blocking style of gevent-websocket.
