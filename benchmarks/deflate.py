@@ -34,7 +34,7 @@ from websock_gevent.deflate import Agreement, Deflate, Deflater, Inflater  # noq
 CONNECTIONS = 500
 MESSAGES = 2000
 ROUNDS = 5
-BLOCK = re.compile(r"(?s)(\.\. deflate: begin[^\n]*\n\n).*?(\n\.\. deflate: end)")
+BLOCK = re.compile(r"(?s)(\.\. deflate: begin[^\n]*\n\n).*?(\.\. deflate: end)")
 ALONE = {"server_no_context_takeover": True, "client_no_context_takeover": True}
 SETTINGS: dict[str, dict[str, Any]] = {
     "``Deflate()``": {},
@@ -154,7 +154,7 @@ def main() -> None:
     facts = {"versions": versions, "plain_kib": plain, "connections": CONNECTIONS, "messages": MESSAGES, "rows": rows}
     (HERE / "results" / f"deflate-{date.today()}.json").write_text(json.dumps(facts, indent=1) + "\n")
     readme = ROOT / "README.rst"
-    readme.write_text(BLOCK.sub(lambda found: f"{found[1]}{table(rows)}{found[2]}", readme.read_text()))
+    readme.write_text(BLOCK.sub(lambda found: f"{found[1]}{table(rows)}\n{found[2]}", readme.read_text()))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).resolve().parent.parent / "README.rst"
-BLOCK = re.compile(r"(?s)(\.\. servers: begin[^\n]*\n\n).*?(\n\.\. servers: end)")
+BLOCK = re.compile(r"(?s)(\.\. servers: begin[^\n]*\n\n).*?(\.\. servers: end)")
 HELD, BROKEN, NOT_PROMISED = "✓", "✗", "–"
 
 
@@ -37,7 +37,8 @@ class Matrix:
         for item in items:
             for row, column in _cells(item):
                 self._rows[row] = self._columns[column] = None
-        self._is_whole = not (config.option.keyword or config.option.markexpr or config.option.file_or_dir)
+        chosen = config.option.keyword or config.option.file_or_dir
+        self._is_whole = not chosen and config.option.markexpr in ("", "matrix")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> object:
@@ -53,7 +54,7 @@ class Matrix:
         found = BLOCK.search(README.read_text())
         if not found or not self._is_whole or session.testsfailed:
             return
-        block = f"{found[1]}{self._table()}{found[2]}"
+        block = f"{found[1]}{self._table()}\n{found[2]}"
         self._differs = block != found[0]
         if self._write:
             README.write_text(BLOCK.sub(lambda _: block, README.read_text()))
