@@ -11,9 +11,23 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from kinds import KINDS
 
 README = Path(__file__).resolve().parent.parent / "README.rst"
 BLOCK = re.compile(r"(?s)(\.\. servers: begin[^\n]*\n\n).*?(\.\. servers: end)")
+COLUMNS = (
+    "messages",
+    "headers",
+    "middlewares",
+    "read-ahead",
+    "released",
+    "access log",
+    "quiet",
+    "refusals",
+    "endings",
+    "no leak",
+    "drain",
+)
 HELD, BROKEN, NOT_PROMISED = "✓", "✗", "–"
 
 
@@ -27,16 +41,12 @@ class Matrix:
     def __init__(self, write: bool) -> None:
         self._write = write
         self._cells: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-        self._rows: dict[str, None] = {}
-        self._columns: dict[str, None] = {}
         self._is_whole = False
         self._differs = False
 
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Note which cells there will be."""
-        for item in items:
-            for row, column in _cells(item):
-                self._rows[row] = self._columns[column] = None
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note whether there will be all cells."""
+        config = session.config
         chosen = config.option.keyword or config.option.file_or_dir
         self._is_whole = not chosen and config.option.markexpr in ("", "matrix")
 
@@ -72,8 +82,8 @@ class Matrix:
 
     def _table(self) -> str:
         """The table in reStructuredText."""
-        head = ["server", *self._columns]
-        rows = [[row, *(self._cell(row, column) for column in self._columns)] for row in self._rows]
+        head = ["server", *COLUMNS]
+        rows = [[kind.name, *(self._cell(kind.name, column) for column in COLUMNS)] for kind in KINDS]
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         rule = "  ".join("=" * width for width in widths)
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
