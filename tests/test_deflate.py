@@ -223,6 +223,9 @@ def test_a_window_of_eight_bits_is_kept_to() -> None:
 # Hostile input.
 
 
+PAUSE = (0, b"")
+
+
 def deflated(data: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
     """One message."""
     compressor = zlib.compressobj(wbits=-15)
@@ -243,9 +246,11 @@ def sent(payload: bytes, opcode: Opcode = Opcode.BINARY, fin: bool = True, rsv: 
 
 
 def read(reader: MessageReader, data: bytes) -> Any:
-    """The next item."""
+    """The next item, pauses for others left out."""
     reader.feed(data)
-    return reader.next_item()
+    while (item := reader.next_item()) == PAUSE:
+        pass
+    return item
 
 
 def test_a_bomb_is_refused_before_it_is_there() -> None:
@@ -259,6 +264,14 @@ def test_a_bomb_is_refused_before_it_is_there() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 4 * limit + 4 * len(bomb)
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_long_message_is_inflated_in_slices_with_pauses_for_others(text: bool) -> None:
+    data, patient = random.Random(2).randbytes(999).hex().encode() * 5000, reader(10_000_000)
+    patient.feed(sent(deflated(data), Opcode.TEXT if text else Opcode.BINARY))
+    items = list(iter(patient.next_item, None))
+    assert items == [PAUSE] * 9 + [(1, data.decode()) if text else (2, data)]
 
 
 def test_a_bomb_in_fragments_is_refused() -> None:

@@ -20,13 +20,16 @@ from typing import Any, NamedTuple
 
 from .errors import MessageTooBig, ProtocolError
 
-__all__ = ["Agreement", "Deflate", "Deflater", "Inflater", "negotiate"]
+__all__ = ["ONE_SLICE", "Agreement", "Deflate", "Deflater", "Inflater", "negotiate"]
 
 #: What a flushed message ends with; it is not sent (§7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
 #: Last blocks that one message may contain; each costs a new stream. Peers that mark a block so at all, do it once.
 _MOST_STREAMS = 64
-
+#: Bytes that are inflated in one go: a few KiB may stand for many MiB, and others wait meanwhile.
+_SLICE = 1 << 20
+#: Compressed bytes that never inflate to more than that: no byte stands for more than 1032.
+ONE_SLICE = 1000
 #: Characters of offers that are looked at; whoever sends more wants us to be busy. Browsers send some forty.
 _MOST_OFFERED = 2048
 
@@ -218,18 +221,23 @@ def _new_compressor(level: int, bits: int, mem_level: int) -> Any:
 
 
 class Inflater:
-    """Decompresses the messages of one connection, piece by piece."""
+    """Decompresses the messages of one connection, slice by slice.
 
-    __slots__ = ("_alone", "_bits", "_stream", "_streams")
+    Attributes:
+        rest: What is left of the data given last, because it would inflate to more than one slice.
+    """
+
+    __slots__ = ("_alone", "_bits", "_stream", "_streams", "rest")
 
     def __init__(self, agreement: Agreement) -> None:
         self._bits = max(agreement.client_max_window_bits, 9)  # what zlib makes of 8
         self._alone = agreement.client_no_context_takeover
         self._stream: Any = None
         self._streams = 0
+        self.rest = b""
 
     def inflate(self, data: bytes, room: int) -> bytes:
-        """Decompress the next piece of a message.
+        """Decompress the next piece of a message, as far as one slice goes. Give ``rest`` next if there is one.
 
         Args:
             room: Bytes that the message may still grow by.
@@ -238,24 +246,19 @@ class Inflater:
             MessageTooBig: it would grow by more; no more than one byte over ``room`` was decompressed.
             ProtocolError: the data is corrupt (1007).
         """
-        inflated = b""
-        while data:
-            if self._stream is None:
-                self._stream = zlib.decompressobj(-self._bits)
-            try:
-                piece: bytes = self._stream.decompress(data, room - len(inflated) + 1)
-            except zlib.error as error:
-                raise ProtocolError(f"message cannot be inflated: {error} (RFC 7692 §7.2.2)", 1007) from None
-            inflated = inflated + piece if inflated else piece
-            if len(inflated) > room:
-                raise MessageTooBig(f"message inflates by more than the {room} bytes that are left (RFC 6455 §10.4)")
-            data = self._rest()
-        return inflated
+        if self._stream is None:
+            self._stream = zlib.decompressobj(-self._bits)
+        try:
+            piece: bytes = self._stream.decompress(data, min(room + 1, _SLICE))
+        except zlib.error as error:
+            raise ProtocolError(f"message cannot be inflated: {error} (RFC 7692 §7.2.2)", 1007) from None
+        if len(piece) > room:
+            raise MessageTooBig(f"message inflates by more than the {room} bytes that are left (RFC 6455 §10.4)")
+        self.rest = self._behind_the_last_block() if self._stream.eof else self._stream.unconsumed_tail
+        return piece
 
-    def _rest(self) -> bytes:
+    def _behind_the_last_block(self) -> bytes:
         """What stands behind a block that is marked as the last one: another stream (§7.2.3.4)."""
-        if not self._stream.eof:
-            return b""
         rest: bytes = self._stream.unused_data
         self._stream = None
         self._streams += 1
@@ -266,8 +269,19 @@ class Inflater:
     def finish(self, room: int) -> bytes:
         """Decompress what is left at the end of a message (§7.2.2); raises what `inflate` does."""
         has_ended = self._streams > 0 and self._stream is None  # with a last block, and nothing behind it
-        inflated = b"" if has_ended else self.inflate(_TAIL, room)
+        inflated = b"" if has_ended else self._inflate_all(_TAIL, room)
         self._streams = 0
         if self._alone:
             self._stream = None
+        return inflated
+
+    def inflate_whole(self, data: bytes, room: int) -> bytes:
+        """Decompress a message that is too short to inflate to more than a slice; raises what `inflate` does."""
+        inflated = self._inflate_all(data, room)
+        return inflated + self.finish(room - len(inflated))
+
+    def _inflate_all(self, data: bytes, room: int) -> bytes:
+        inflated = self.inflate(data, room)
+        while self.rest:
+            inflated += self.inflate(self.rest, room - len(inflated))
         return inflated

@@ -14,7 +14,7 @@ from __future__ import annotations
 from codecs import IncrementalDecoder, getincrementaldecoder
 from struct import Struct
 
-from .deflate import Inflater
+from .deflate import ONE_SLICE, Inflater
 from .errors import MessageTooBig, ProtocolError
 from .frames import BINARY, CLOSE, CONTINUATION, MAX_CONTROL, PING, PONG, RSV1, TEXT, apply_mask
 
@@ -28,8 +28,8 @@ _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 #: How much whoever reads handles before everybody else gets a turn: items, and bytes of payload (256 KiB off the wire
 #: may inflate to hundreds of megabytes).
 BATCH, BATCH_SIZE = 64, 1 << 20
-#: Fragments taken in one go; then comes an item that stands for nothing but "others first".
-_FRAGMENTS = 1024
+#: Fragments taken in one go, if they are not inflated; then comes an item that stands for nothing but "others first".
+_FRAGMENTS = 128
 _PAUSE: Item = (CONTINUATION, b"")
 _LENGTH_16 = Struct("!H").unpack_from
 _LENGTH_64 = Struct("!Q").unpack_from
@@ -62,6 +62,7 @@ class MessageReader:
         "_opcode",
         "_pos",
         "_remaining",
+        "_rest",
         "_short",
         "_validator",
         "errors",
@@ -82,6 +83,7 @@ class MessageReader:
         self._validator: IncrementalDecoder | None = None
         self._inflater = inflater
         self._deflated = False
+        self._rest = b""  # of what has been taken: to be inflated before anything else
         # The data frame whose payload is being taken.
         self._in_frame = False
         self._final = True
@@ -108,6 +110,8 @@ class MessageReader:
         data, pos = self._data, self._pos
         available = len(data) - pos
         if not available:
+            if self._rest:
+                return self._next_item()
             self._data, self._pos = b"", 0  # an idle connection does not hold what it received last
             return None
         if available >= 6 and not self._opcode:
@@ -122,28 +126,36 @@ class MessageReader:
 
     def _next_item(self) -> Item | None:
         for _ in range(_FRAGMENTS):
-            if not self._in_frame:
+            if self._rest:
+                self._append(self._rest)
+            elif self._in_frame:
+                self._take_payload()
+            else:
                 header = self._header()
                 if header is None:
                     return None
                 opcode, length, start = header
-                whole = len(self._data) - start >= length
-                if opcode >= CLOSE:
-                    return (opcode, self._take(start, length)) if whole else None
-                if whole and opcode and self._final:
-                    payload = self._take(start, length)
-                    if self._deflated:
-                        payload = self._inflate(payload, 0, True)
-                    return (TEXT, self._decoded(payload)) if opcode == TEXT else (BINARY, payload)
+                if len(self._data) - start < length:
+                    if opcode >= CLOSE:
+                        return None
+                elif opcode >= CLOSE or (opcode and self._final and not (self._deflated and length > ONE_SLICE)):
+                    return self._whole(opcode, self._take(start, length))
                 self._begin(opcode, length, start)
-            self._take_payload()
-            self._in_frame = self._remaining > 0
+                self._take_payload()
+            if self._rest:
+                return _PAUSE
             if self._final and not self._in_frame:
                 return self._finish()
             if self._pos == len(self._data):
                 self._data, self._pos = b"", 0  # all taken: a message that is slow to come does not hold it twice
                 return None
         return _PAUSE
+
+    def _whole(self, opcode: int, payload: bytes) -> Item:
+        """Make an item of a frame that is one."""
+        if self._inflater is not None and self._deflated and opcode < CLOSE:
+            payload = self._inflater.inflate_whole(payload, self._max_message)
+        return (TEXT, self._decoded(payload)) if opcode == TEXT else (opcode, payload)
 
     def _header(self) -> tuple[int, int, int] | None:
         """Check the next frame's header; return opcode, payload length, and where the payload begins."""
@@ -214,25 +226,33 @@ class MessageReader:
         """Append what is there of the open frame's payload to the open message."""
         chunk = self._take(self._pos, min(self._remaining, len(self._data) - self._pos))
         self._remaining -= len(chunk)
+        self._in_frame = self._remaining > 0
         turn = len(chunk) & 3
         self._mask = self._mask[turn:] + self._mask[:turn]
+        self._append(chunk)
+
+    def _append(self, chunk: bytes) -> None:
+        """Append a piece of payload, inflated if need be, to the open message."""
         if self._deflated:
-            chunk = self._inflate(chunk, len(self._message), self._final and not self._remaining)
+            chunk = self._inflate(chunk)
         self._message += chunk
         if self._validator is not None:
             _validate(self._validator, chunk)
 
-    def _inflate(self, chunk: bytes, size: int, last: bool) -> bytes:
-        """Decompress the next piece of a message that has this size so far."""
+    def _inflate(self, chunk: bytes) -> bytes:
+        """Decompress the next piece of the open message, and note what is left of it."""
         assert self._inflater is not None
-        room = self._max_message - size
+        room = self._max_message - len(self._message)
         inflated = self._inflater.inflate(chunk, room)
-        return inflated + self._inflater.finish(room - len(inflated)) if last else inflated
+        self._rest = self._inflater.rest
+        if self._final and not self._in_frame and not self._rest:
+            inflated += self._inflater.finish(room - len(inflated))
+        return inflated
 
     def free(self) -> None:
         """Give back what is held, of decompressing and of an open message. Nothing can be read any more."""
         self._inflater = self._validator = None
-        self._data, self._message = b"", bytearray()
+        self._data, self._rest, self._message = b"", b"", bytearray()
 
     def _finish(self) -> Item:
         """Close the open message and return it."""

@@ -121,11 +121,15 @@ class Waiter:
 
     def breathe(self) -> None:
         """Let everybody else run once, though there is work left."""
-        timer = self._loop.timer(0)  # a callback would not do: gevent runs fifty of them before it looks at a socket
+        # A callback would not do: gevent runs fifty of them before it looks at a socket. The timer's turn comes after
+        # the sockets that are ready, and one's own is not a reason for a second turn.
+        timer = self._loop.timer(0, priority=-1)
         timer.start(self._resume)
+        self._resuming = True
         try:
             self.park()
         finally:
+            self._resuming = False
             timer.stop()
             timer.close()
 
@@ -164,12 +168,12 @@ class Waiter:
 
     def _on_readable(self) -> None:
         self.readable = True
-        if self._parked and self.stalled is None:
-            self._parked = False
-            self._greenlet.switch()
-        else:
+        if not self._parked or self.stalled is not None:
             self._reading = False
             self._reader.stop()
+        elif not self._resuming:
+            self._parked = False
+            self._greenlet.switch()
 
     def flush(self) -> None:
         """Send what is waiting. What the kernel does not take now is sent from the hub as the peer reads."""
