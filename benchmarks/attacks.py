@@ -673,6 +673,12 @@ what it had when idle, with N and with 2N. *idle*, *wait*: the longest time in m
 which sends a message every 5 ms, waited for its echo, before the attack and while it went on; *CPU* is that in CPU time
 of the server, without what other programs used of its core. Bytes are those the attacker sent.
 
+Where others waited for more than some milliseconds: a hundred attackers at once give 7 to 10 MB each back to the system
+in the same round of the loop, a millisecond or two for each ("kept open"); the server itself parses hundreds of
+requests, or hundreds of kilobytes of headers, before it calls the library (handshakes, headers under gunicorn);
+an application's own greenlet makes 400 000 messages without giving way, or its own thread takes its share of the
+interpreter (mailbox, push).
+
 """
 
 

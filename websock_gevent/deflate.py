@@ -20,16 +20,17 @@ from typing import Any, NamedTuple
 
 from .errors import MessageTooBig, ProtocolError
 
-__all__ = ["ONE_SLICE", "Agreement", "Deflate", "Deflater", "Inflater", "negotiate"]
+__all__ = ["SHORT", "Agreement", "Deflate", "Deflater", "Inflater", "negotiate"]
 
 #: What a flushed message ends with; it is not sent (§7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
 #: Last blocks that one message may contain; each costs a new stream. Peers that mark a block so at all, do it once.
 _MOST_STREAMS = 64
 #: Bytes that are inflated in one go: a few KiB may stand for many MiB, and others wait meanwhile.
-_SLICE = 1 << 20
-#: Compressed bytes that never inflate to more than that: no byte stands for more than 1032.
-ONE_SLICE = 1000
+_SLICE = 1 << 17
+#: Compressed bytes of a message that is inflated as a whole all the same, to 1 MiB at the most: a byte stands for no
+#: more than 1032.
+SHORT = 1000
 #: Characters of offers that are looked at; whoever sends more wants us to be busy. Browsers send some forty.
 _MOST_OFFERED = 2048
 
@@ -276,7 +277,7 @@ class Inflater:
         return inflated
 
     def inflate_whole(self, data: bytes, room: int) -> bytes:
-        """Decompress a message that is too short to inflate to more than a slice; raises what `inflate` does."""
+        """Decompress a message of no more than `SHORT` bytes; raises what `inflate` does."""
         inflated = self._inflate_all(data, room)
         return inflated + self.finish(room - len(inflated))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from codecs import IncrementalDecoder, getincrementaldecoder
 from struct import Struct
 
-from .deflate import ONE_SLICE, Inflater
+from .deflate import SHORT, Inflater
 from .errors import MessageTooBig, ProtocolError
 from .frames import BINARY, CLOSE, CONTINUATION, MAX_CONTROL, PING, PONG, RSV1, TEXT, apply_mask
 
@@ -138,7 +138,7 @@ class MessageReader:
                 if len(self._data) - start < length:
                     if opcode >= CLOSE:
                         return None
-                elif opcode >= CLOSE or (opcode and self._final and not (self._deflated and length > ONE_SLICE)):
+                elif opcode >= CLOSE or (opcode and self._final and not (self._deflated and length > SHORT)):
                     return self._whole(opcode, self._take(start, length))
                 self._begin(opcode, length, start)
                 self._take_payload()
