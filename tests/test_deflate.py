@@ -274,6 +274,17 @@ def test_a_long_message_is_inflated_in_slices_with_pauses_for_others(text: bool)
     assert items == [PAUSE] * (len(data) >> 17) + [(1, data.decode()) if text else (2, data)]
 
 
+def test_a_last_block_that_ends_with_a_slice() -> None:
+    """It is not known to be the last one when the slice is full."""
+    patient, data = reader(1 << 20), bytes(1 << 17)
+    for compressed in (deflated(data, zlib.Z_FINISH), deflated(data), deflated(data + b"x", zlib.Z_FINISH)):
+        for wire in (sent(compressed), sent(compressed, fin=False) + sent(bytes(0), Opcode.CONT, rsv=0)):
+            assert read(patient, wire)[1].rstrip(b"x") == data
+    noise = random.Random(3).randbytes(1 << 17)
+    assert read(patient, sent(deflated(noise, zlib.Z_FINISH))) == (2, noise)
+    assert read(patient, sent(deflated(noise))) == (2, noise)
+
+
 def test_a_bomb_in_fragments_is_refused() -> None:
     bomb = deflated(bytes(1 << 20))
     cut = len(bomb) // 2
@@ -312,6 +323,9 @@ def test_blocks_marked_as_the_last_do_not_end_the_stream() -> None:
         assert read(for_ever, sent(deflated(data, zlib.Z_FINISH) + b"\x00")) == (2, data)  # as §7.2.3.4 has it
     two_streams = deflated(b"one", zlib.Z_FINISH) + deflated(b"two")
     assert read(for_ever, sent(two_streams)) == (2, b"onetwo")
+    assert read(for_ever, sent(deflated(b"three", zlib.Z_FINISH), fin=False)) is None
+    assert read(for_ever, sent(b"", Opcode.CONT, rsv=0)) == (2, b"three")
+    assert read(for_ever, sent(deflated(b"four"))) == (2, b"four")
 
 
 def test_a_message_of_nothing_but_last_blocks_is_refused() -> None:

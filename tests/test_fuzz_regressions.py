@@ -10,6 +10,12 @@ from fuzz.targets import SEEDS, TARGETS
 #: Inputs that failed once: the target, the input, and what was wrong.
 FOUND: list[tuple[str, bytes, str]] = [
     ("bytes", b"\0\0\xff\xff\x01\x81\0\0\0\0x", "a fragment that ends what was received was held twice"),
+    (
+        "frames",
+        b"\x86" * 18 + b"\x8b" + b"\x86" * 11 + bytes(23),
+        "a last block and an empty fragment behind it began a new stream",
+    ),
+    ("frames", b"\2\0\0077\4\5=15rvondwidwi\xff", "a last block that ended with a slice was not known to be one"),
     ("results", b"\4\3\0\7\1x", "a reason that raises ValueError when it is hashed was no reason"),
 ]
 #: Inputs made for each target.

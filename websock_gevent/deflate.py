@@ -225,37 +225,47 @@ class Inflater:
     """Decompresses the messages of one connection, slice by slice.
 
     Attributes:
-        rest: What is left of the data given last, because it would inflate to more than one slice.
+        more: The data given last would inflate to more than one slice; `inflate` wants to be called for the rest.
     """
 
-    __slots__ = ("_alone", "_bits", "_stream", "_streams", "rest")
+    __slots__ = ("_alone", "_bits", "_rest", "_stream", "_streams", "more")
 
     def __init__(self, agreement: Agreement) -> None:
         self._bits = max(agreement.client_max_window_bits, 9)  # what zlib makes of 8
         self._alone = agreement.client_no_context_takeover
         self._stream: Any = None
         self._streams = 0
-        self.rest = b""
+        self._rest = b""
+        self.more = False
 
     def inflate(self, data: bytes, room: int) -> bytes:
-        """Decompress the next piece of a message, as far as one slice goes. Give ``rest`` next if there is one.
+        """Decompress the next piece of a message, as far as one slice goes.
 
         Args:
+            data: Compressed bytes; none if there is ``more`` of what was given before.
             room: Bytes that the message may still grow by.
 
         Raises:
             MessageTooBig: it would grow by more; no more than one byte over ``room`` was decompressed.
             ProtocolError: the data is corrupt (1007).
         """
+        if not (data or self.more):
+            return b""  # not even a new stream: the one before may have ended, and the message with it
         if self._stream is None:
             self._stream = zlib.decompressobj(-self._bits)
+        most = min(room + 1, _SLICE)
         try:
-            piece: bytes = self._stream.decompress(data, min(room + 1, _SLICE))
+            piece: bytes = self._stream.decompress(data or self._rest, most)
         except zlib.error as error:
             raise ProtocolError(f"message cannot be inflated: {error} (RFC 7692 §7.2.2)", 1007) from None
         if len(piece) > room:
             raise MessageTooBig(f"message inflates by more than the {room} bytes that are left (RFC 6455 §10.4)")
-        self.rest = self._behind_the_last_block() if self._stream.eof else self._stream.unconsumed_tail
+        if self._stream.eof:
+            self._rest = self._behind_the_last_block()
+            self.more = len(self._rest) > 0
+        else:
+            self._rest = self._stream.unconsumed_tail
+            self.more = len(piece) == most  # even without a rest: zlib may hold some, or the end of a last block
         return piece
 
     def _behind_the_last_block(self) -> bytes:
@@ -283,6 +293,6 @@ class Inflater:
 
     def _inflate_all(self, data: bytes, room: int) -> bytes:
         inflated = self.inflate(data, room)
-        while self.rest:
-            inflated += self.inflate(self.rest, room - len(inflated))
+        while self.more:
+            inflated += self.inflate(b"", room - len(inflated))
         return inflated

@@ -59,10 +59,10 @@ class MessageReader:
         "_max_frame",
         "_max_message",
         "_message",
+        "_more",
         "_opcode",
         "_pos",
         "_remaining",
-        "_rest",
         "_short",
         "_validator",
         "errors",
@@ -83,7 +83,7 @@ class MessageReader:
         self._validator: IncrementalDecoder | None = None
         self._inflater = inflater
         self._deflated = False
-        self._rest = b""  # of what has been taken: to be inflated before anything else
+        self._more = False  # of what has been taken is to be inflated before anything else
         # The data frame whose payload is being taken.
         self._in_frame = False
         self._final = True
@@ -110,7 +110,7 @@ class MessageReader:
         data, pos = self._data, self._pos
         available = len(data) - pos
         if not available:
-            if self._rest:
+            if self._more:
                 return self._next_item()
             self._data, self._pos = b"", 0  # an idle connection does not hold what it received last
             return None
@@ -126,8 +126,8 @@ class MessageReader:
 
     def _next_item(self) -> Item | None:
         for _ in range(_FRAGMENTS):
-            if self._rest:
-                self._append(self._rest)
+            if self._more:
+                self._append(b"")
             elif self._in_frame:
                 self._take_payload()
             else:
@@ -142,7 +142,7 @@ class MessageReader:
                     return self._whole(opcode, self._take(start, length))
                 self._begin(opcode, length, start)
                 self._take_payload()
-            if self._rest:
+            if self._more:
                 return _PAUSE
             if self._final and not self._in_frame:
                 return self._finish()
@@ -244,15 +244,16 @@ class MessageReader:
         assert self._inflater is not None
         room = self._max_message - len(self._message)
         inflated = self._inflater.inflate(chunk, room)
-        self._rest = self._inflater.rest
-        if self._final and not self._in_frame and not self._rest:
+        self._more = self._inflater.more
+        if self._final and not self._in_frame and not self._more:
             inflated += self._inflater.finish(room - len(inflated))
         return inflated
 
     def free(self) -> None:
         """Give back what is held, of decompressing and of an open message. Nothing can be read any more."""
         self._inflater = self._validator = None
-        self._data, self._rest, self._message = b"", b"", bytearray()
+        self._more = False
+        self._data, self._message = b"", bytearray()
 
     def _finish(self) -> Item:
         """Close the open message and return it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fuzz.reference import Rules, decode
@@ -18,7 +19,7 @@ from websockets.utils import accept_key
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import run_wsgi_app
 
-from websock_gevent import Deflate, Options, ProtocolError
+from websock_gevent import Deflate, Options, ProtocolError, deflate, messages
 from websock_gevent.deflate import Agreement, Deflater, Inflater, negotiate
 from websock_gevent.frames import close_frame, is_sendable, parse_close
 from websock_gevent.handshake import accept_headers, check, is_upgrade
@@ -85,17 +86,29 @@ def _read(pieces: list[bytes], rules: Rules) -> tuple[list[tuple[int, str | byte
     reader = MessageReader(rules.max_frame, rules.max_message, rules.strict, inflater)
     items = []
     try:
-        for piece in pieces:
-            reader.feed(piece)
-            while (item := reader.next_item()) is not None:
-                if item[0]:  # else it is a pause, after many fragments
-                    items.append(item)
-                    _check_item(item, rules)
-            _check_memory(reader, rules)
+        with _small_slices():
+            for piece in pieces:
+                reader.feed(piece)
+                while (item := reader.next_item()) is not None:
+                    if item[0]:  # else it is a pause
+                        items.append(item)
+                        _check_item(item, rules)
+                _check_memory(reader, rules)
     except ProtocolError as error:
         assert error.code in (1002, 1007, 1009) and "RFC" in str(error) and len(str(error)[:100].encode()) <= 123
         return items, error.code, str(error)
     return items, None, ""
+
+
+@contextmanager
+def _small_slices() -> Iterator[None]:
+    """Inflate in slices that inputs as short as these have many of."""
+    kept = deflate._SLICE, messages.SHORT
+    deflate._SLICE, messages.SHORT = 40, 20
+    try:
+        yield
+    finally:
+        deflate._SLICE, messages.SHORT = kept
 
 
 def _check_item(item: tuple[int, str | bytes], rules: Rules) -> None:
