@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +33,13 @@ def pinned(cpu: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def raise_file_limit() -> int:
+    """Allow as many open files as the system lets us; return how many. What is started later inherits it."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def _stat_fields(pid: int) -> list[str]:
@@ -70,10 +78,23 @@ def clock(server: int, cpus: set[int]) -> Clock:
     return Clock(time.monotonic(), _tree_seconds(server), _busy_seconds(cpus))
 
 
+def tree_kib(root: int) -> float:
+    """KiB of memory of a process tree: its own pages, and its share of those it shares (Pss)."""
+    total = 0
+    for pid in process_tree(root):
+        try:
+            lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return float(total)
+
+
 def describe() -> dict[str, str]:
     models = [line for line in (PROC / "cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "cpu": models[0].partition(":")[2].strip() if models else platform.machine(),
         "cores": str(os.cpu_count()),
         "kernel": platform.release(),
+        "open files": str(raise_file_limit()),
     }

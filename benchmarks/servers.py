@@ -1,4 +1,7 @@
-"""The servers under test: what each needs, how it is started, and how it is stopped again."""
+"""What a server under test is, whether it can be had here, how it is started, and how it is stopped again.
+
+Which servers there are is written in peers.py; what is measured with them is none of this file's business.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from machine import pinned, process_tree
+from machine import pinned, process_tree, raise_file_limit
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 APPS = HERE / "apps"
 START_LIMIT = 20.0
 STOP_LIMIT = 5.0
+COMMON = frozenset({"echo", "fanout", "blocking"})
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,36 @@ class Running:
 
 @dataclass(frozen=True)
 class Server:
+    """One entry of the comparison.
+
+    Attributes:
+        name: As it stands in tables and behind ``--servers``.
+        modules: What has to be importable, as in an import statement.
+        arguments: For the program, run in apps/; {port} is filled in.
+        program: What is run; empty for the Python interpreter.
+        probe: A command that succeeds where the server can be had; empty to import the modules.
+        offers: What it can be measured for: "echo", "fanout", "blocking", "deflate", "queue".
+        tree: The checkout that websock_gevent is taken from.
+        settings: Environment variables for its application.
+        group: The entry it is a variant of; empty if it is none.
+    """
+
     name: str
-    modules: str  # what has to be importable, as in an import statement
-    arguments: tuple[str, ...]  # for the Python interpreter, in apps/; {port} is filled in
+    modules: str
+    arguments: tuple[str, ...]
+    program: str = ""
+    probe: tuple[str, ...] = ()
+    offers: frozenset[str] = COMMON
+    tree: Path = ROOT
+    settings: tuple[tuple[str, str], ...] = ()
+    group: str = ""
 
     def command(self, python: str, port: int) -> list[str]:
-        return [python, *(argument.format(port=port) for argument in self.arguments)]
+        return [self.program or python, *(argument.format(port=port) for argument in self.arguments)]
+
+    def environment(self) -> dict[str, str]:
+        """The library is taken from its checkout, whether or not another copy is installed."""
+        return {**os.environ, "PYTHONPATH": str(self.tree), "BENCH_TREE": str(self.tree), **dict(self.settings)}
 
 
 def gunicorn(app: str, worker: str) -> tuple[str, ...]:
@@ -50,41 +79,19 @@ def gunicorn(app: str, worker: str) -> tuple[str, ...]:
     return ("-m", "gunicorn", "--worker-class", worker, "--bind", "127.0.0.1:{port}", app)
 
 
-GEVENT_WEBSOCKET_WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
-REFERENCE = "gevent-websocket/pywsgi"
-SERVERS = (
-    Server(REFERENCE, "geventwebsocket", ("gevent_websocket.py", "{port}")),
-    Server(
-        "websock_gevent/gunicorn",
-        "websock_gevent, gunicorn, flask",
-        gunicorn("ours_flask:app", "gevent"),
-    ),
-    Server("websock_gevent/pywsgi", "websock_gevent", ("ours_pywsgi.py", "{port}")),
-    Server(
-        "gevent-websocket/gunicorn",
-        "geventwebsocket, gunicorn",
-        gunicorn("gevent_websocket:app", GEVENT_WEBSOCKET_WORKER),
-    ),
-    Server("flask-sock/gunicorn", "flask_sock, gunicorn, gevent", gunicorn("flask_sock_echo:app", "gevent")),
-    Server("websockets/asyncio", "websockets.asyncio.server", ("websockets_asyncio.py", "{port}")),
-    Server("picows/uvloop", "picows, uvloop", ("picows_uvloop.py", "{port}")),
-)
-
-
 class ServerFailed(Exception):
     """The server did not start, or died; the text holds the end of its log."""
 
 
-def environment() -> dict[str, str]:
-    """The library is taken from this checkout, whether or not another copy is installed."""
-    return {**os.environ, "PYTHONPATH": str(HERE.parent)}
-
-
 def why_missing(server: Server, python: str) -> str | None:
     """None if the server can be started, else the reason it cannot."""
-    command = [python, "-c", f"import {server.modules}"]
-    done = subprocess.run(command, check=False, env=environment(), cwd=APPS, capture_output=True, text=True)
-    return (done.stderr.strip().splitlines() or ["unknown"])[-1] if done.returncode else None
+    command = list(server.probe) or [python, "-c", f"import {server.modules}"]
+    try:
+        done = subprocess.run(command, check=False, env=server.environment(), cwd=APPS, capture_output=True, text=True)
+    except OSError as error:
+        return str(error)
+    errors = [line for line in done.stderr.splitlines() if "Error" in line] or ["unknown"]
+    return errors[-1].strip() if done.returncode else None
 
 
 def _free_port() -> int:
@@ -117,12 +124,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def running(server: Server, python: str, cpu: int) -> Iterator[Running]:
     """A fresh server on `cpu`."""
     port = _free_port()
+    raise_file_limit()
     with tempfile.TemporaryFile() as log:
         with pinned(cpu):
             process = subprocess.Popen(
                 server.command(python, port),
                 cwd=APPS,
-                env=environment(),
+                env=server.environment(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

@@ -1,17 +1,20 @@
-"""Echo on websock_gevent in a Flask application, for gunicorn -k gevent.  All defaults but the limits."""
+"""websock_gevent in a Flask application, for gunicorn -k gevent."""
 
 from __future__ import annotations
 
-from echo_handler import Echo
+from typing import Any
+
 from flask import Flask, request
+from ours import answer
 from werkzeug.wrappers import Response
 
-from websock_gevent import upgrade
 from websock_gevent.flask import websocket
 
 app = Flask(__name__)
 
 
 @websocket(app, "/")
-def echo() -> Response:
-    return upgrade(request.environ, Echo, None, max_frame_size=2**25, max_message_size=2**25)
+@websocket(app, "/<name>")
+@websocket(app, "/queue/<int:count>")
+def serve(**_: Any) -> Response:
+    return answer(request.environ)

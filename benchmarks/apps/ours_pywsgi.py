@@ -1,20 +1,20 @@
-"""Echo on websock_gevent as a plain WSGI application on gevent.pywsgi.  All defaults but the limits."""
+"""websock_gevent as a plain WSGI application on gevent.pywsgi."""
 
-from __future__ import annotations
+from gevent import monkey
 
-import sys
-from collections.abc import Callable, Iterable
-from typing import Any
+monkey.patch_all()
 
-from echo_handler import Echo
-from gevent.pywsgi import WSGIServer
+import sys  # noqa: E402
+from collections.abc import Callable, Iterable  # noqa: E402
+from typing import Any  # noqa: E402
 
-from websock_gevent import upgrade
+from gevent.pywsgi import WSGIServer  # noqa: E402
+from ours import answer  # noqa: E402
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    return upgrade(environ, Echo, None, max_frame_size=2**25, max_message_size=2**25)(environ, start_response)
+    return answer(environ)(environ, start_response)
 
 
 if __name__ == "__main__":
-    WSGIServer(("127.0.0.1", int(sys.argv[1])), app, log=None).serve_forever()
+    WSGIServer(("127.0.0.1", int(sys.argv[1])), app, log=None, backlog=2048).serve_forever()

@@ -1,0 +1,103 @@
+"""What both of our applications serve: a handler by path, options from the environment variable BENCH_OPTIONS (JSON).
+
+BENCH_FANOUT is ``push`` (the default) or ``info``: how a publisher's message reaches the subscribers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from echo_handler import Echo
+from werkzeug.wrappers import Response
+
+import websock_gevent
+from websock_gevent import Deflate, Mailbox, Options, Result, WebSock, current, upgrade
+
+LIMITS = {"max_frame_size": 2**25, "max_message_size": 2**25}
+THROUGH_HANDLE_INFO = os.environ.get("BENCH_FANOUT", "push") == "info"
+subscribers: set[Mailbox] = set()
+
+
+def read_options() -> Options:
+    given = json.loads(os.environ.get("BENCH_OPTIONS", "{}"))
+    compress = given.pop("compress", True)  # only clients that offer it get it, as with the peers that have it on
+    return Options(**LIMITS).updated(
+        {"compress": Deflate(**compress) if isinstance(compress, dict) else compress, **given}
+    )
+
+
+class Blocking(WebSock[None]):
+    """Sleeps 10 ms when the message says so."""
+
+    def handle_in(self, message: str | bytes, state: None) -> Result[None]:
+        if message[16] == "!":
+            time.sleep(0.01)  # gevent's
+        return "push", message, state
+
+
+class Subscriber(WebSock[None]):
+    def init(self, state: None) -> Result[None]:
+        subscribers.add(current())
+        return "ok", state
+
+    def handle_in(self, message: str | bytes, state: None) -> Result[None]:
+        return "ok", state
+
+    def handle_info(self, message: Any, state: None) -> Result[None]:
+        return "push", message, state
+
+    def terminate(self, reason: object, state: None) -> None:
+        subscribers.discard(current())
+
+
+class Publisher(WebSock[None]):
+    def handle_in(self, message: str | bytes, state: None) -> Result[None]:
+        if THROUGH_HANDLE_INFO:
+            for subscriber in subscribers:
+                subscriber.send(message)
+        else:
+            for subscriber in subscribers:
+                subscriber.push(message)
+        return "ok", state
+
+
+class Queue(WebSock[int]):
+    """Has `state` messages wait in its mailbox, the last of which is the echo."""
+
+    def handle_in(self, message: str | bytes, state: int) -> Result[int]:
+        mailbox = current()
+        for _ in range(state - 1):
+            mailbox.send(None)
+        mailbox.send(message)
+        return "ok", state
+
+    def handle_info(self, message: Any, state: int) -> Result[int]:
+        return ("ok", state) if message is None else ("push", message, state)
+
+
+HANDLERS: dict[str, Any] = {
+    "": Echo,
+    "blocking": Blocking,
+    "subscribe": Subscriber,
+    "publish": Publisher,
+    "queue": Queue,
+}
+OPTIONS = read_options()
+
+
+def answer(environ: dict[str, Any]) -> Response:
+    _, name, *count = environ["PATH_INFO"].split("/")
+    state = int(count[0]) if count else None
+    more = {"max_mailbox": state + 1} if state else {}
+    return upgrade(environ, HANDLERS[name], state, options=OPTIONS, **more)
+
+
+def check() -> None:
+    """Fail, and name the reason, unless the library comes from where the benchmark wants it."""
+    found, wanted = Path(websock_gevent.__file__).resolve(), Path(os.environ["BENCH_TREE"]).resolve()
+    if wanted not in found.parents:
+        raise ImportError(f"ImportError: websock_gevent comes from {found.parent}, not from {wanted}")

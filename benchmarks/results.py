@@ -1,0 +1,70 @@
+"""Measurements, and what is derived from several of them: medians, spreads, ratios within a round, their JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+__all__ = ["Measurement", "Run", "middle", "ratios"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One server in one round of one scenario.
+
+    Attributes:
+        figures: What was measured, by name; empty if `error` is not.
+        report: All that the load generator printed.
+    """
+
+    kind: str
+    scenario: str
+    server: str
+    round: int
+    error: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """All measurements of a run, and the facts that they depend on."""
+
+    facts: dict[str, Any]
+    measurements: list[Measurement] = field(default_factory=list)
+
+    def of(self, scenario: str, server: str) -> list[Measurement]:
+        return [one for one in self.measurements if (one.scenario, one.server) == (scenario, server)]
+
+    def values(self, scenario: str, server: str, figure: str) -> list[float]:
+        return [one.figures[figure] for one in self.of(scenario, server) if figure in one.figures]
+
+    def scenarios(self, kind: str) -> list[str]:
+        return list(dict.fromkeys(one.scenario for one in self.measurements if one.kind == kind))
+
+    def servers(self, scenario: str) -> list[str]:
+        return list(dict.fromkeys(one.server for one in self.measurements if one.scenario == scenario))
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
+        kept = {**self.facts, "measurements": [asdict(one) for one in self.measurements]}
+        path.write_text(json.dumps(kept, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        facts = json.loads(path.read_text())
+        return cls(facts, [Measurement(**one) for one in facts.pop("measurements")])
+
+
+def middle(values: Sequence[float]) -> float | None:
+    return float(median(values)) if values else None
+
+
+def ratios(own: Iterable[Measurement], base: Iterable[Measurement], figure: str) -> list[float]:
+    """Each measurement against the base's of that same round: what slows the machine for a minute slows both."""
+    by_round = {one.round: one.figures[figure] for one in base if one.figures.get(figure)}
+    return [one.figures[figure] / by_round[one.round] for one in own if figure in one.figures and one.round in by_round]
