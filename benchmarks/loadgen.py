@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,3 +46,37 @@ def load(port: int, path: str, arguments: Sequence[str], cpu: int, clock: Callab
         report = json.loads(process.stdout.read() or '{"errors": 1, "error": "load printed nothing"}')
     before, after = marks if len(marks) == 2 else (None, None)
     return Outcome(report, before, after)
+
+
+class Holder:
+    """Connections that are held open and quiet."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        assert process.stderr is not None
+        self.ready = process.stderr.readline() == "ready\n"
+
+    def finish(self) -> dict[str, Any]:
+        """Close them, and return what load printed."""
+        output, _ = self._process.communicate(timeout=60)
+        return dict(json.loads(output or '{"errors": 1, "error": "load printed nothing"}'))
+
+
+@contextlib.contextmanager
+def holding(port: int, connections: int, cpu: int) -> Iterator[Holder]:
+    """So many more connections, all open unless `Holder.ready` is false."""
+    raise_file_limit()
+    pipe = subprocess.PIPE
+    with pinned(cpu):
+        process = subprocess.Popen(
+            command(port, "/", ("--hold", "--connections", str(connections))),
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+        )
+    try:
+        yield Holder(process)
+    finally:
+        process.kill()
+        process.wait()

@@ -272,6 +272,8 @@ static bool request(Connection *c, const unsigned char *p, size_t n) {
     c->stored = 0;
     take_role(c, held + 4);
     put(c, (unsigned char *)answer, (size_t)size);
+    if (c->role == SUBSCRIBE)
+        put(c, (const unsigned char *)"\x81\x05ready", 7);
     frames(c, (unsigned char *)rest, more);
     free(held);
     return true;

@@ -32,6 +32,7 @@ def blocking(ws: Any) -> None:
 @sock.route("/subscribe")  # type: ignore[untyped-decorator,unused-ignore]
 def subscribe(ws: Any) -> None:
     subscribers.add(ws)
+    ws.send("ready")
     try:
         ws.receive()
     finally:

@@ -30,6 +30,7 @@ def blocking(websocket: Any) -> None:
 
 def subscribe(websocket: Any) -> None:
     subscribers.add(websocket)
+    websocket.send("ready")
     try:
         websocket.receive()
     finally:

@@ -42,7 +42,7 @@ class Blocking(WebSock[None]):
 class Subscriber(WebSock[None]):
     def init(self, state: None) -> Result[None]:
         subscribers.add(current())
-        return "ok", state
+        return "push", "ready", state
 
     def handle_in(self, message: str | bytes, state: None) -> Result[None]:
         return "ok", state

@@ -37,6 +37,7 @@ class Blocking(Echo):
 class Subscriber(Echo):
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         subscribers.add(transport)
+        transport.send(picows.WSMsgType.TEXT, b"ready")
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         subscribers.discard(transport)

@@ -28,6 +28,7 @@ async def publish(receive: Any) -> None:
 
 async def subscribe(receive: Any, send: Any) -> None:
     subscribers.add(send)
+    await send({"type": "websocket.send", "text": "ready"})
     while (await receive())["type"] != "websocket.disconnect":
         pass
     subscribers.discard(send)

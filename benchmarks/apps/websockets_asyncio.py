@@ -24,6 +24,7 @@ async def blocking(connection: ServerConnection) -> None:
 
 async def subscribe(connection: ServerConnection) -> None:
     subscribers.add(connection)
+    await connection.send("ready")
     await connection.wait_closed()
     subscribers.discard(connection)
 

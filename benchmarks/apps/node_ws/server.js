@@ -28,6 +28,7 @@ server.on("connection", (socket, request) => {
   socket.on("error", () => {});
   if (request.url === "/subscribe") {
     subscribers.add(socket);
+    socket.send("ready");
     socket.on("close", () => subscribers.delete(socket));
   } else if (request.url === "/publish") {
     socket.on("message", publish());
