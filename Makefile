@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test table check format autobahn autobahn-fast autobahn-servers fuzz soak bench clean
+.PHONY: test table check format autobahn autobahn-fast autobahn-servers fuzz soak bench bench-fast clean
 
 test: check           # everything that the gate runs
 	tests/setup && $(BIN)/pytest && $(MAKE) autobahn-fast
@@ -24,8 +24,11 @@ autobahn-fast: .venv/ready
 autobahn-servers: .venv/ready # sections 1-7 and 10 on every kind of server; three minutes
 	$(BIN)/python tests/autobahn/servers --write tests/autobahn/SERVERS.txt
 
-bench: .venv/ready    # echo against peers; about a quarter of an hour
-	$(BIN)/pip install -q flask-sock picows uvloop && $(BIN)/python benchmarks/echo.py
+bench: .venv/peers    # everything against everybody, the README's section on speed; three quarters of an hour
+	$(BIN)/python benchmarks/check_load.py && $(BIN)/python benchmarks/suite.py
+
+bench-fast: .venv/peers # three scenarios, five servers, only shown; four minutes
+	$(BIN)/python benchmarks/suite.py --fast
 
 soak: .venv/ready     # half an hour of everything clients do; does anything grow, is anything left?
 	$(BIN)/python benchmarks/soak.py
@@ -37,6 +40,11 @@ fuzz: .venv/ready     # coverage-guided, all targets; SECONDS=600 for ten minute
 
 clean:
 	rm -rf .venv .cache build dist *.egg-info tests/node/node_modules tests/autobahn/venv-*
+	rm -rf benchmarks/.build benchmarks/apps/node_ws/node_modules
 
 .venv/ready: setup.cfg
 	$(PYTHON) -m venv .venv && $(BIN)/pip install -q -e '.[dev]' && touch $@
+
+.venv/peers: .venv/ready # whom the benchmarks measure beside us, and what draws; Node.js with npm must be there
+	$(BIN)/pip install -q flask-sock picows uvicorn uvloop httptools matplotlib
+	npm install --prefix benchmarks/apps/node_ws --no-audit --no-fund && touch $@

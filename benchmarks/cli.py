@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 
 from machine import describe
@@ -22,9 +21,9 @@ from peers import OURS, REFERENCE, SERVERS, checkout, revision, with_options, wi
 from results import Run
 from runner import Kind, Scenario, Setup, rounds
 from servers import HERE, ROOT, Server, why_missing
-from tables import remarks, table
+from tables import reference_in, remarks, table
 
-__all__ = ["execute", "main", "parser", "prepare"]
+__all__ = ["execute", "find", "main", "parser", "prepare"]
 
 DISTRIBUTIONS = (
     "gevent greenlet gevent-websocket wsaccel gunicorn Flask Werkzeug flask-sock simple-websocket wsproto websockets "
@@ -138,14 +137,15 @@ def execute(run: Run, plan: Sequence[tuple[Kind, Scenario]], servers: Sequence[S
             continue
         measured = list(rounds(kind, scenario, able, setup))
         run.measurements += measured
-        print(f"\n{kind.name} {scenario.name}  (ref = {ref}, same round)")
+        print(f"\n{kind.name} {scenario.name}  (ref = {reference_in(run, scenario.name, ref)}, same round)")
         print(table(run, scenario.name, kind.columns, ref))
         print("".join(f"  ! {note}\n" for note in remarks(measured)), end="", flush=True)
 
 
-def main(kinds: Sequence[Kind], description: str) -> int:
+def main(kinds: Sequence[Kind], description: str, scenarios: Sequence[str] = ()) -> int:
+    """Run these scenarios, by default those of the first kind, unless others are asked for."""
     args = parser(description, kinds).parse_args()
-    plan = list(map(partial(find, kinds=kinds), args.scenarios or [name for kind in kinds for name in kind.scenarios]))
+    plan = [find(name, kinds) for name in args.scenarios or scenarios or kinds[0].scenarios]
     run, servers, reference, setup = prepare(args)
     execute(run, plan, servers, setup, reference)
     out = args.out or HERE / "results" / f"{kinds[0].name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.json"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Connect rate: open, shake hands, one echo, closing handshake, end of the stream; so many at a time, again and again.
 
-    python benchmarks/connect.py [--servers NAME ...] [--scenarios connect16 ...]
+python benchmarks/connect.py [--servers NAME ...] [--scenarios connect16 ...]
 """
 
 from __future__ import annotations

@@ -62,7 +62,6 @@ def measure(scenario: Scenario, started: Running, setup: Setup) -> Figures:
         "mib_full": memory[2] / 1024,
         "idle_cpu_percent": used / wall * 100,
         "opened_per_s": count / float(str(report["connect_s"])),
-        "other_cpu": max(0.0, (after.busy - before.busy - used) / wall),
     }, report
 
 

@@ -3,8 +3,8 @@
 
     python benchmarks/rate.py [--servers NAME ...] [--scenarios 1000x128@10000 1000x128@10000+blocking]
 
-With ``+blocking`` one handler in a hundred blocks for 10 ms, in the way that is natural to its server; the latencies are
-those of the other messages.
+With ``+blocking`` one handler in a hundred blocks for 10 ms, in the way that is natural to its server; the latencies
+are those of the other messages.
 """
 
 from __future__ import annotations

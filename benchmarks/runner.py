@@ -1,4 +1,4 @@
-"""Interleaved rounds of measurements, each on a fresh server. A measured window is one way to measure; there are others.
+"""Interleaved rounds of measurements, each on a fresh server; a measured window is one way to measure among others.
 
 What a scenario means is known by its kind (echo.py, rate.py, ...), which servers there are by peers.py.
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from results import Measurement, Run, middle, ratios
 
-__all__ = ["LOUD", "Column", "brief", "remarks", "render", "show", "table"]
+__all__ = ["LOUD", "Column", "brief", "reference_in", "remarks", "render", "show", "table"]
 
 LOUD = 0.15  # other programs' share of the two cores, in CPUs, from which a measurement is not to be trusted
 LIMITED = 0.95  # of a core, from which the load generator is the limit
@@ -26,22 +26,25 @@ class Column:
 def show(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,.{0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2}f}"
+    size = abs(value)
+    digits = 0 if size >= 100 or not size else 1 if size >= 10 else 2 if size >= 0.1 else 4
+    return f"{value:,.{digits}f}"
 
 
 def _range(values: Sequence[float]) -> str:
     return f"{show(min(values))}..{show(max(values))}" if values else "-"
 
 
-def render(rows: Sequence[Sequence[str]]) -> str:
-    """A simple table; the first row is its head. A row of two cells gives its second the rest of the line."""
-    width = [max(len(row[i]) for row in rows if len(row) == len(rows[0])) for i in range(len(rows[0]))]
-    width[0] = max(len(row[0]) for row in rows)
+def render(rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """A simple table; the first row is its head, the first `words` columns are no numbers."""
+    width = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "  ".join("=" * n for n in width)
     lines = []
     for row in rows:
-        numbers = (text.rjust(n) for text, n in zip(row[1:], width[1:], strict=False)) if len(row) > 2 else row[1:]
-        lines.append("  ".join([row[0].ljust(width[0]), *numbers]).rstrip())
+        left = [text.ljust(n) for text, n in zip(row, width, strict=True)]
+        right = [text.rjust(n) for text, n in zip(row, width, strict=True)]
+        cells = left[:words] + right[words:]
+        lines.append("  ".join(cells).rstrip())
     return "\n".join([rule, lines[0], rule, *lines[1:], rule])
 
 
@@ -62,17 +65,23 @@ def _cells(own: list[Measurement], base: list[Measurement], column: Column) -> l
     return cells
 
 
+def reference_in(run: Run, scenario: str, wanted: str) -> str:
+    """What ratios refer to: another one where the wanted server is not in, since it does not offer that."""
+    servers = run.servers(scenario)
+    return wanted if wanted in servers or not servers else servers[0]
+
+
 def table(run: Run, scenario: str, columns: Sequence[Column], reference: str) -> str:
     head = ["server"]
     for column in columns:
         head += [column.title] + ["min..max"] * column.spread + ["x ref", "min..max"] * column.ratio
     rows = [[*head, "runs"]]
-    base = run.of(scenario, reference)
+    base = run.of(scenario, reference_in(run, scenario, reference))
     for server in run.servers(scenario):
         own = run.of(scenario, server)
         good = [one for one in own if not one.error]
         if not good:
-            rows.append([server, "FAILED: " + brief(own[-1].error)])
+            rows.append([server, "FAILED", *["-"] * (len(head) - 2), f"0/{len(own)}"])
             continue
         cells = [cell for column in columns for cell in _cells(good, base, column)]
         rows.append([server, *cells, f"{len(good)}/{len(own)}"])

@@ -1,4 +1,4 @@
-"""Echo and fan-out on picows with uvloop: Cython frames on libuv, the fastest Python server we know, as an upper mark."""
+"""Echo and fan-out on picows with uvloop: Cython frames on libuv, the fastest Python server we know."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import picows  # type: ignore[import-not-found,unused-ignore]
 import uvloop  # type: ignore[import-not-found,unused-ignore]
 
-DATA = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY)
+DATA = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION)
 subscribers: set[picows.WSTransport] = set()
 
 
@@ -22,7 +22,7 @@ class Echo(picows.WSListener):  # type: ignore[misc,unused-ignore]
             transport.disconnect()
 
     def message(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        transport.send(frame.msg_type, frame.get_payload_as_memoryview())
+        transport.send(frame.msg_type, frame.get_payload_as_memoryview(), frame.fin)
 
 
 class Blocking(Echo):

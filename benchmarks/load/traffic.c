@@ -234,6 +234,8 @@ static void tick_running(uint64_t now) {
         send_scheduled(now);
     if (option.mode == CONNECT && errors)
         enter(DONE, now);
+    else if (option.mode == FANOUT && errors)   /* the broadcast that it had no part in never ends */
+        say_goodbye(now);
     else if (option.mode == HOLD ? !alive : (option.mode != CONNECT && !alive) || since(phase_start, now) > limit) {
         note_error("no message came back for %.0f s", GRACE);
         say_goodbye(now);

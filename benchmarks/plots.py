@@ -1,0 +1,88 @@
+"""Pictures of a run, as SVG: throughput, latency, growth. The only file that needs matplotlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from growth import SERIES
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from peers import OURS
+from results import Run, middle
+
+__all__ = ["draw"]
+
+THROUGHPUT = ("100x1x32", "100x1x1KiB", "100x1x64KiB", "1000x1x128", "10x16x128", "fanout1000x128")
+LATENCY = ("1000x128@10000", "1000x128@10000+blocking")
+PERCENTILES = (("p50_us", "50 %"), ("p99_us", "99 %"), ("p999_us", "99.9 %"))
+OWN, OTHER = "#c0392b", "#9aa5b1"
+matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "websock_gevent", "font.size": 8})
+
+
+def _is_ours(server: str) -> bool:
+    return server.startswith(OURS.partition("/")[0])
+
+
+def _look(server: str) -> dict[str, Any]:
+    """Ours stand out; their variants are dashed."""
+    if not _is_ours(server):
+        return {"lw": 1.0}
+    return {"lw": 2.5, "color": OWN, "ls": "-" if server == OURS else "--"}
+
+
+def _bars(axes: Axes, run: Run, scenario: str) -> None:
+    found = {server: middle(run.values(scenario, server, "per_s")) for server in run.servers(scenario)}
+    values = sorted(((value, server) for server, value in found.items() if value is not None))
+    axes.barh(
+        [server for _, server in values],
+        [value for value, _ in values],
+        color=[OWN if _is_ours(server) else OTHER for _, server in values],
+    )
+    axes.set_title(scenario)
+    axes.set_xlabel("per second")
+
+
+def _percentiles(axes: Axes, run: Run, scenario: str) -> None:
+    for server in run.servers(scenario):
+        values = [middle(run.values(scenario, server, figure)) for figure, _ in PERCENTILES]
+        points = [(name, value / 1e3) for (_, name), value in zip(PERCENTILES, values, strict=True) if value]
+        names, heights = [name for name, _ in points], [value for _, value in points]
+        axes.plot(names, heights, marker="o", label=server, **_look(server))
+    axes.set_yscale("log")
+    axes.set_title(scenario)
+    axes.set_ylabel("milliseconds")
+    axes.legend(fontsize=6)
+
+
+def _growth(axes: Axes, run: Run, series_number: int) -> None:
+    series = SERIES[series_number]
+    for server in dict.fromkeys(one for _, name in series.steps for one in run.servers(name)):
+        points = series.points(run, server)
+        if len(points) > 1:
+            axes.plot(*zip(*points, strict=True), marker="o", label=server, **_look(server))
+    axes.set(xscale="log", yscale="log", xlabel=series.axis, ylabel=f"µs CPU per {series.what}", title=series.title)
+    axes.set_aspect("equal", adjustable="datalim")  # proportion is a slope of 45 degrees
+    if axes.lines:
+        axes.legend(fontsize=6)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    figure.savefig(path, metadata={"Date": None})
+    return path
+
+
+def draw(run: Run, stem: Path) -> list[Path]:
+    """Write STEM-*.svg; return their paths."""
+    throughput = Figure(figsize=(11, 7), layout="constrained")
+    for axes, scenario in zip(throughput.subplots(3, 2).flat, THROUGHPUT, strict=True):
+        _bars(axes, run, scenario)
+    latency = Figure(figsize=(11, 4.5), layout="constrained")
+    for axes, scenario in zip(latency.subplots(1, 2), LATENCY, strict=True):
+        _percentiles(axes, run, scenario)
+    growing = Figure(figsize=(11, 9), layout="constrained")
+    for number, axes in enumerate(growing.subplots(2, 2).flat):
+        _growth(axes, run, number)
+    named = {"throughput": throughput, "latency": latency, "growth": growing}
+    return [_save(figure, stem.with_name(f"{stem.name}-{name}.svg")) for name, figure in named.items()]
