@@ -12,7 +12,7 @@ from statistics import median
 
 from growth import SERIES
 from peers import OURS, REFERENCE
-from results import Run, middle, ratios
+from results import Run, ratios
 from tables import render, show
 
 __all__ = ["BARS", "GOALS", "Bar", "Verdict", "judge", "table"]
@@ -54,6 +54,7 @@ class Verdict:
     measured: float | None  # None: one of the two was not measured
     low: float = 0.0
     high: float = 0.0
+    by_cpu: float | None = None
 
     @property
     def met(self) -> bool | None:
@@ -102,37 +103,46 @@ GOALS = (
 )
 
 
-def _values(bar: Bar, run: Run) -> list[float]:
+def _values(bar: Bar, run: Run, figure: str) -> list[float]:
+    """What is measured, against what it is compared with, round by round."""
     if bar.steepest:
         series = next(one for one in SERIES if one.name == bar.steepest)
         exponent = series.steepest(run, bar.server)
         return [] if exponent is None else [exponent]
-    own = run.of(bar.scenario, bar.server)
     if bar.than:
-        return ratios(own, run.of(bar.scenario, bar.than), bar.figure)
+        return ratios(run.of(bar.scenario, bar.server), run.of(bar.scenario, bar.than), figure)
     if bar.than_scenario:
-        base = middle(run.values(bar.than_scenario, bar.server, bar.figure))
-        return [one / base for one in run.values(bar.scenario, bar.server, bar.figure)] if base else []
-    return run.values(bar.scenario, bar.server, bar.figure)
+        base = run.of(bar.than_scenario, bar.server, series=True)
+        return ratios(run.of(bar.scenario, bar.server, series=True), base, figure)
+    return run.values(bar.scenario, bar.server, figure)
 
 
 def judge(bars: Sequence[Bar], run: Run) -> list[Verdict]:
     verdicts = []
     for bar in bars:
-        values = _values(bar, run)
-        verdicts.append(Verdict(bar, median(values), min(values), max(values)) if values else Verdict(bar, None))
+        values = _values(bar, run, bar.figure)
+        costs = _values(bar, run, "cpu_us") if bar.figure == "per_s" else []
+        by_cpu = 1 / median(costs) if costs else None
+        made = Verdict(bar, median(values), min(values), max(values), by_cpu) if values else Verdict(bar, None)
+        verdicts.append(made)
     return verdicts
 
 
 FIGURES = {"per_s": "rate", "p99_us": "p99", "cpu_us": "CPU per message", "kib_each": "KiB per connection"}
+WORDS = {True: "met", False: "**MISSED**", None: "not measured"}
 
 
-def table(verdicts: Sequence[Verdict]) -> str:
-    words = {True: "met", False: "**MISSED**", None: "not measured"}
-    rows = [["server", "what", "bar", "measured", "min..max", ""]]
+def table(verdicts: Sequence[Verdict], everything: bool = True) -> str:
+    """Each bar and its verdict; only those that were measured unless `everything` is set.
+
+    *By CPU* is the same ratio made of CPU time per message. It decides nothing, but it tells where another program, or
+    the load generator, was the limit rather than the two servers.
+    """
+    rows = [["server", "what", "bar", "", "measured", "min..max", "by CPU"]]
     for one in verdicts:
         bar = one.bar
         what = f"{bar.scenario} {FIGURES[bar.figure]}" if bar.figure else f"steepest growth with {bar.steepest}"
         spread = "-" if one.measured is None else f"{show(one.low)}..{show(one.high)}"
-        rows.append([bar.server, what, str(bar), show(one.measured), spread, words[one.met]])
-    return render(rows, words=3)
+        if everything or one.measured is not None:
+            rows.append([bar.server, what, str(bar), WORDS[one.met], show(one.measured), spread, show(one.by_cpu)])
+    return render(rows, words=4)

@@ -16,18 +16,20 @@ from runner import SIZE, Kind, Scenario, size_of, window_columns
 
 
 def parse(found: re.Match[str]) -> Scenario:
-    subscribers, size = found.groups()
+    subscribers, size, deflate = found.groups()
     arguments = ("--fanout", "--connections", subscribers, "--size", size_of(size))
+    if deflate:
+        return Scenario(found[0], (*arguments, "--deflate"), "/subscribe", "fanout deflate")
     return Scenario(found[0], arguments, "/subscribe", "fanout")
 
 
 KIND = Kind(
     name="fanout",
-    pattern=rf"fanout(\d+)x({SIZE})",
+    pattern=rf"fanout(\d+)x({SIZE})(\+deflate)?",
     parse=parse,
-    scenarios=("fanout1000x128",),
+    scenarios=("fanout1000x128", "fanout1000x1KiB+deflate"),
     columns=window_columns("deliveries"),
-    help="fan-out: fanoutSUBSCRIBERSxBYTES",
+    help="fan-out: fanoutSUBSCRIBERSxBYTES[+deflate]",
 )
 
 

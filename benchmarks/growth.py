@@ -2,25 +2,34 @@
 """Growth: what a message costs with more connections, a broadcast with more subscribers, a message with more fragments,
 a callback with more messages in the mailbox.
 
-    python benchmarks/growth.py [--servers NAME ...] [--scenarios queue1000 ...]
+    python benchmarks/growth.py [--servers NAME ...] [--series connections subscribers fragments queue] [--rounds 3]
 
-Only the queue is a measurement of its own; the others are scenarios of echo.py and fanout.py, told here as series.
+A round goes through all steps of a series, server by server, so that steps are compared within minutes. Only the queue
+is a measurement of its own; the other steps are scenarios of echo.py and fanout.py.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from math import log
 
 import echo
 import fanout
-from cli import main
+from cli import find, has_failed, parser, prepare
+from results import SERIES as STEP
 from results import Run, middle
-from runner import Kind, Scenario, window_columns
+from runner import Kind, Scenario, Setup, rounds, window_columns
+from servers import HERE, Server
+from tables import render, show
 
-__all__ = ["QUEUE", "SERIES", "Series"]
+__all__ = ["QUEUE", "SERIES", "Series", "grow", "table"]
+
+SECONDS = 1.0  # measured time of a step, unless less is asked for
+ROUNDS = 2  # as many or less
 
 
 def parse(found: re.Match[str]) -> Scenario:
@@ -56,11 +65,14 @@ class Series:
     each: bool = False
     flat: bool = False
 
+    def servers(self, run: Run) -> list[str]:
+        return list(dict.fromkeys(server for _, name in self.steps for server in run.servers(name, series=True)))
+
     def points(self, run: Run, server: str) -> list[tuple[int, float]]:
         """The quantity, and microseconds of the server's CPU time."""
         found = []
         for step, scenario in self.steps:
-            cost = middle(run.values(scenario, server, "cpu_us"))
+            cost = middle(run.values(scenario, server, "cpu_us", series=True))
             if cost:
                 found.append((step, cost * (step if self.each else 1)))
         return found
@@ -105,7 +117,50 @@ SERIES = (
     ),
 )
 
+KINDS = (QUEUE, echo.KIND, fanout.KIND)
+
+
+def grow(run: Run, servers: Sequence[Server], setup: Setup, chosen: Sequence[Series] = SERIES) -> None:
+    """Measure the series; a round is a way through all their steps."""
+    brisk = replace(setup, rounds=1, seconds=min(setup.seconds, SECONDS))
+    for turn in range(1, min(setup.rounds, ROUNDS) + 1):
+        for series in chosen:
+            for _, name in series.steps:
+                kind, scenario = find(name, KINDS)
+                able = [server for server in servers if server.offers >= set(scenario.needs.split())]
+                measured = rounds(kind, scenario, able, brisk)
+                run.measurements += [replace(one, kind=STEP, round=turn) for one in measured]
+
+
+def table(run: Run) -> str:
+    """All series that were measured, each with a heading."""
+    parts = []
+    for series in SERIES:
+        steps = [step for step, _ in series.steps]
+        rows = [["server", *(f"{step:,}" for step in steps), "steepest"]]
+        for server in series.servers(run):
+            points = dict(series.points(run, server))
+            rows.append([server, *(show(points.get(step)) for step in steps), show(series.steepest(run, server))])
+        title = series.title[0].upper() + series.title[1:]
+        text = f"Microseconds of CPU time per {series.what}, by {series.axis}; *steepest*: 0 flat, 1 in proportion."
+        if len(rows) > 1:
+            parts.append(f"{title}\n{'~' * len(title)}\n\n{text}\n\n{render(rows)}\n")
+    return "\n".join(parts)
+
+
+def main() -> int:
+    made = parser(__doc__ or "", KINDS)
+    names = [series.name for series in SERIES]
+    made.add_argument("--series", nargs="+", choices=names, default=names, help="which (default: all)")
+    args = made.parse_args()
+    run, servers, _, setup = prepare(args)
+    grow(run, servers, setup, [series for series in SERIES if series.name in args.series])
+    print("\n" + table(run))
+    out = args.out or HERE / "results" / f"growth-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.json"
+    run.save(out)
+    print(f"written: {out}")
+    return int(has_failed(run))
+
 
 if __name__ == "__main__":
-    names = tuple(name for series in SERIES for _, name in series.steps)
-    sys.exit(main([QUEUE, echo.KIND, fanout.KIND], __doc__ or "", names))
+    sys.exit(main())

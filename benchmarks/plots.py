@@ -58,7 +58,7 @@ def _percentiles(axes: Axes, run: Run, scenario: str) -> None:
 
 def _growth(axes: Axes, run: Run, series_number: int) -> None:
     series = SERIES[series_number]
-    for server in dict.fromkeys(one for _, name in series.steps for one in run.servers(name)):
+    for server in series.servers(run):
         points = series.points(run, server)
         if len(points) > 1:
             axes.plot(*zip(*points, strict=True), marker="o", label=server, **_look(server))

@@ -20,7 +20,7 @@ import idle
 import rate
 from bars import BARS, GOALS, Verdict, judge
 from bars import table as bars_table
-from growth import QUEUE, SERIES
+from growth import table as growth_table
 from peers import OURS, REFERENCE
 from quoted import RATIOS
 from results import Run, middle, ratios
@@ -30,7 +30,7 @@ from tables import reference_in, remarks, render, show, table
 __all__ = ["write"]
 
 BLOCK = re.compile(r"(?s)(\.\. speed: begin[^\n]*\n\n).*?(\.\. speed: end)")
-KINDS = (echo.KIND, rate.KIND, fanout.KIND, connect.KIND, idle.KIND, QUEUE)
+KINDS = (echo.KIND, rate.KIND, fanout.KIND, connect.KIND, idle.KIND)
 MAIN = ("100x1x32", "100x1x1KiB", "100x1x64KiB", "1000x1x128", "10x16x128", "1x1x16MiB", "fanout1000x128")
 RATE, BLOCKING, CONNECT, IDLE = "1000x128@10000", "1000x128@10000+blocking", "connect16", "idle10000"
 
@@ -96,19 +96,6 @@ def waiting(run: Run) -> str:
     return render(rows)
 
 
-def growth(run: Run) -> str:
-    parts = []
-    for series in SERIES:
-        steps = [step for step, _ in series.steps]
-        rows = [["server", *(f"{step:,}" for step in steps), "steepest"]]
-        for server in dict.fromkeys(one for _, name in series.steps for one in run.servers(name)):
-            points = dict(series.points(run, server))
-            rows.append([server, *(show(points.get(step)) for step in steps), show(series.steepest(run, server))])
-        text = f"Microseconds of CPU time per {series.what}, by {series.axis}; *steepest*: 0 flat, 1 in proportion.\n\n"
-        parts.append(heading(series.title[0].upper() + series.title[1:], "~") + "\n" + text + render(rows) + "\n")
-    return "\n".join(parts)
-
-
 def facts(run: Run) -> str:
     """What was run, where, with what."""
     known = run.facts
@@ -146,7 +133,7 @@ def document(run: Run, pictures: Sequence[Path]) -> str:
             parts += [table(run, scenario, kind.columns, reference), ""]
             measured = [one for one in run.measurements if one.scenario == scenario]
             parts.append("".join(f"* {note}\n" for note in remarks(measured)))
-    return "\n".join([*parts, heading("Growth", "-"), growth(run)])
+    return "\n".join([*parts, heading("Growth", "-"), growth_table(run)])
 
 
 INTRODUCTION = """

@@ -9,7 +9,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-__all__ = ["Measurement", "Run", "middle", "ratios"]
+__all__ = ["SERIES", "Measurement", "Run", "middle", "ratios"]
+
+
+SERIES = "series"  # the kind of a measurement that is a step of a series
 
 
 @dataclass(frozen=True)
@@ -37,17 +40,20 @@ class Run:
     facts: dict[str, Any]
     measurements: list[Measurement] = field(default_factory=list)
 
-    def of(self, scenario: str, server: str) -> list[Measurement]:
-        return [one for one in self.measurements if (one.scenario, one.server) == (scenario, server)]
+    def of(self, scenario: str, server: str, series: bool = False) -> list[Measurement]:
+        """Its measurements; those that belong to a series of growth.py only if `series` is set, and no others then."""
+        found = [one for one in self.measurements if (one.scenario, one.server) == (scenario, server)]
+        return [one for one in found if (one.kind == SERIES) == series]
 
-    def values(self, scenario: str, server: str, figure: str) -> list[float]:
-        return [one.figures[figure] for one in self.of(scenario, server) if figure in one.figures]
+    def values(self, scenario: str, server: str, figure: str, series: bool = False) -> list[float]:
+        return [one.figures[figure] for one in self.of(scenario, server, series) if figure in one.figures]
 
     def scenarios(self, kind: str) -> list[str]:
         return list(dict.fromkeys(one.scenario for one in self.measurements if one.kind == kind))
 
-    def servers(self, scenario: str) -> list[str]:
-        return list(dict.fromkeys(one.server for one in self.measurements if one.scenario == scenario))
+    def servers(self, scenario: str, series: bool = False) -> list[str]:
+        found = [one for one in self.measurements if one.scenario == scenario and (one.kind == SERIES) == series]
+        return list(dict.fromkeys(one.server for one in found))
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)

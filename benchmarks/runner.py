@@ -47,7 +47,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What the load generator is asked for; `needs` is what a server has to offer."""
+    """What the load generator is asked for; `needs` is what a server has to offer, in words."""
 
     name: str
     arguments: tuple[str, ...] = ()

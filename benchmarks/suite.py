@@ -1,17 +1,16 @@
 #!/usr/bin/env python3
 """All of the benchmarks, the tables, the pictures and the bars: ``make bench``. About three quarters of an hour.
 
-python benchmarks/suite.py                      # everything; writes results/suite-DATE.* and the README's tables
+python benchmarks/suite.py                      # everything; writes results/suite-DATE.* and the README's section
 python benchmarks/suite.py --fast               # three scenarios, five servers: four minutes, only shown
 python benchmarks/suite.py --servers websock_gevent/gunicorn epoll/C --scenarios 100x1x32 connect16 --rounds 5
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -21,52 +20,50 @@ import fanout
 import idle
 import rate
 from bars import BARS, GOALS, judge, table
-from cli import execute, find, parser, prepare
-from growth import QUEUE, SERIES
+from cli import execute, find, has_failed, parser, prepare
+from growth import QUEUE, grow
+from growth import table as growth_table
 from peers import OURS, REFERENCE
 from report import write
-from runner import Kind
-from servers import HERE, Server
+from servers import HERE
 
-KINDS: Sequence[Kind] = (echo.KIND, rate.KIND, fanout.KIND, connect.KIND, idle.KIND, QUEUE)
+EVERYTHING = (echo.KIND, rate.KIND, fanout.KIND, connect.KIND, idle.KIND)
+KINDS = (*EVERYTHING, QUEUE)
 FAST = ("100x1x32", "1000x1x128", "fanout1000x128")
-FAST_SERVERS = (REFERENCE, OURS, "picows/uvloop", "ws/node", "epoll/C")
-GROWING = (*FAST_SERVERS, "websockets/asyncio")  # in the series: enough to see what is whose
+FEW = (REFERENCE, OURS, "picows/uvloop", "ws/node", "epoll/C")  # also in the series: enough to see what is whose
 
 
-def growth_names(done: Sequence[str]) -> list[str]:
-    names = dict.fromkeys(name for series in SERIES for _, name in series.steps)
-    return [name for name in [*names, "100x1x128"] if name not in done]
-
-
-def growing(servers: Sequence[Server], chosen: bool) -> list[Server]:
-    return [server for server in servers if chosen or server.name in GROWING]
-
-
-def main() -> int:
+def arguments() -> argparse.Namespace:
     made = parser(__doc__ or "", KINDS)
     made.add_argument("--fast", action="store_true", help="three scenarios, five servers; writes no tables")
     args = made.parse_args()
-    whole = not args.scenarios and not args.fast
-    chosen = bool(args.servers or args.against or args.options)
+    args.whole = not args.scenarios and not args.fast
+    args.chosen = bool(args.servers or args.against or args.options)
     if args.fast:
         args.scenarios = args.scenarios or FAST
-        args.servers = args.servers or (None if args.against or args.options else FAST_SERVERS)
-    names = list(args.scenarios or (name for kind in KINDS if kind is not QUEUE for name in kind.scenarios))
+        args.servers = args.servers if args.chosen else FEW
+    return args
+
+
+def main() -> int:
+    args = arguments()
+    names = args.scenarios or [name for kind in EVERYTHING for name in kind.scenarios]
     plan = [find(name, KINDS) for name in names]
-    more = [find(name, KINDS) for name in dict.fromkeys(growth_names(names))] if whole else []
     run, servers, reference, setup = prepare(args)
     began = time.monotonic()
     execute(run, plan, servers, setup, reference)
-    execute(run, more, growing(servers, chosen), replace(setup, rounds=min(setup.rounds, 2)), reference)
+    if args.whole:
+        grow(run, [server for server in servers if args.chosen or server.name in FEW], setup)
+        print("\n" + growth_table(run))
     run.facts["minutes"] = round((time.monotonic() - began) / 60, 1)
-    print("\nbars\n" + table(judge(BARS, run)) + "\n\nwhere it goes\n" + table(judge(GOALS, run)))
+    print(f"\nbars\n{table(judge(BARS, run), args.whole)}\n\nwhere it goes\n{table(judge(GOALS, run), args.whole)}")
     out: Path = args.out or HERE / "results" / f"suite-{date.today()}.json"
-    if whole or args.out:
+    if args.whole or args.out:
         run.save(out)
-        write(run, out, readme=whole and not chosen and not args.out)
-        print(f"\n{run.facts['minutes']} minutes; written: {out.with_suffix('')}.*")
-    return int(any(one.error for one in run.measurements))
+        write(run, out, readme=args.whole and not args.chosen and not args.out)
+        print(f"\nwritten: {out.with_suffix('')}.*")
+    print(f"{run.facts['minutes']} minutes")
+    return int(has_failed(run))
 
 
 if __name__ == "__main__":
