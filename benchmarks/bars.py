@@ -55,11 +55,12 @@ class Verdict:
     low: float = 0.0
     high: float = 0.0
     by_cpu: float | None = None
+    failed: bool = False  # our server did, in every round
 
     @property
     def met(self) -> bool | None:
         if self.measured is None:
-            return None
+            return False if self.failed else None
         return self.measured >= self.bar.factor if self.bar.at_least else self.measured <= self.bar.factor
 
 
@@ -123,8 +124,11 @@ def judge(bars: Sequence[Bar], run: Run) -> list[Verdict]:
         values = _values(bar, run, bar.figure)
         costs = _values(bar, run, "cpu_us") if bar.figure == "per_s" else []
         by_cpu = 1 / median(costs) if costs else None
-        made = Verdict(bar, median(values), min(values), max(values), by_cpu) if values else Verdict(bar, None)
-        verdicts.append(made)
+        failed = not values and any(one.error for one in run.of(bar.scenario, bar.server, bool(bar.than_scenario)))
+        if values:
+            verdicts.append(Verdict(bar, median(values), min(values), max(values), by_cpu))
+        else:
+            verdicts.append(Verdict(bar, None, failed=failed))
     return verdicts
 
 
@@ -143,6 +147,6 @@ def table(verdicts: Sequence[Verdict], everything: bool = True) -> str:
         bar = one.bar
         what = f"{bar.scenario} {FIGURES[bar.figure]}" if bar.figure else f"steepest growth with {bar.steepest}"
         spread = "-" if one.measured is None else f"{show(one.low)}..{show(one.high)}"
-        if everything or one.measured is not None:
+        if everything or one.met is not None:
             rows.append([bar.server, what, str(bar), WORDS[one.met], show(one.measured), spread, show(one.by_cpu)])
     return render(rows, words=4)

@@ -92,15 +92,21 @@ def choose(args: argparse.Namespace) -> tuple[list[Server], str]:
         if "queue" in server.offers:  # it is ours
             chosen += [with_options(server, options) for options in args.options]
             chosen += [with_tree(server, checkout(where)) for where in args.against]
+    names = [server.name for server in chosen]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two entries would be called {', '.join(sorted(twice))}")
     reference = args.ref or (OURS if compared else REFERENCE)
-    return chosen, reference if reference in wanted else chosen[0].name
+    return chosen, reference if reference in names else names[0]
 
 
 def prepare(args: argparse.Namespace) -> tuple[Run, list[Server], str, Setup]:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # an exception, so that the server is stopped, too
     setup = Setup(**{name: getattr(args, name) for name in Setup.__dataclass_fields__})
     os.sched_setaffinity(0, {setup.load_cpu})  # reading clocks must not disturb the server
-    chosen, reference = choose(args)
+    try:
+        chosen, reference = choose(args)
+    except ValueError as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
     skipped = {server.name: reason for server in chosen if (reason := why_missing(server, args.python))}
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}", flush=True)

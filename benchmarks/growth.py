@@ -2,9 +2,9 @@
 """Growth: what a message costs with more connections, a broadcast with more subscribers, a message with more fragments,
 a callback with more messages in the mailbox.
 
-    python benchmarks/growth.py [--servers NAME ...] [--series connections subscribers fragments queue] [--rounds 3]
+    python benchmarks/growth.py [--servers NAME ...] [--series connections subscribers fragments queue]
 
-A round goes through all steps of a series, server by server, so that steps are compared within minutes. Only the queue
+A round goes through all steps of a series, so that what is compared was measured within a minute or two. Only the queue
 is a measurement of its own; the other steps are scenarios of echo.py and fanout.py.
 """
 
@@ -64,6 +64,10 @@ class Series:
     steps: tuple[tuple[int, str], ...]
     each: bool = False
     flat: bool = False
+
+    def only(self, scenarios: Sequence[str] | None) -> Series:
+        """The same with these steps alone; None for all."""
+        return replace(self, steps=tuple(step for step in self.steps if scenarios is None or step[1] in scenarios))
 
     def servers(self, run: Run) -> list[str]:
         return list(dict.fromkeys(server for _, name in self.steps for server in run.servers(name, series=True)))
@@ -153,8 +157,11 @@ def main() -> int:
     names = [series.name for series in SERIES]
     made.add_argument("--series", nargs="+", choices=names, default=names, help="which (default: all)")
     args = made.parse_args()
+    chosen = [series.only(args.scenarios) for series in SERIES if series.name in args.series]
+    if not any(series.steps for series in chosen):
+        raise SystemExit(f"no series has {' '.join(args.scenarios)}")
     run, servers, _, setup = prepare(args)
-    grow(run, servers, setup, [series for series in SERIES if series.name in args.series])
+    grow(run, servers, setup, chosen)
     print("\n" + table(run))
     out = args.out or HERE / "results" / f"growth-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.json"
     run.save(out)

@@ -16,11 +16,12 @@ from contextlib import ExitStack
 
 from cli import main
 from loadgen import Holder, holding
-from machine import clock, tree_kib
+from machine import clock, raise_file_limit, tree_kib
 from runner import Figures, Kind, MeasurementFailed, Scenario, Setup
 from servers import Running
 from tables import Column
 
+SPARE_FILES = 100  # what a server has open beside its connections, generously
 HELD = 30.0  # seconds over which CPU time is taken: every server that pings has done so once
 
 
@@ -39,13 +40,15 @@ def _finish(holders: list[Holder]) -> dict[str, object]:
 def measure(scenario: Scenario, started: Running, setup: Setup) -> Figures:
     """Open half, look, open the other half, look, wait, look again."""
     count = int(scenario.arguments[0])
+    if count + SPARE_FILES > (allowed := raise_file_limit()):
+        raise MeasurementFailed(f"{count} connections need more than the {allowed} open files allowed here", {})
     halves = [count // 2, count - count // 2]
     cpus = {setup.server_cpu, setup.load_cpu}
     memory = [tree_kib(started.pid)]
     with ExitStack() as stack:
         holders = []
         for half in halves:
-            holders.append(stack.enter_context(holding(started.port, half, setup.load_cpu)))
+            holders.append(stack.enter_context(holding(started.port, half, len(holders) * halves[0], setup.load_cpu)))
             if not holders[-1].ready:
                 _finish(holders)
                 raise MeasurementFailed("the connections were not opened", {})

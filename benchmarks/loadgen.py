@@ -63,13 +63,13 @@ class Holder:
 
 
 @contextlib.contextmanager
-def holding(port: int, connections: int, cpu: int) -> Iterator[Holder]:
-    """So many more connections, all open unless `Holder.ready` is false."""
+def holding(port: int, connections: int, first: int, cpu: int) -> Iterator[Holder]:
+    """So many connections beside the `first` that are held already; all are open unless `Holder.ready` is false."""
     raise_file_limit()
     pipe = subprocess.PIPE
     with pinned(cpu):
         process = subprocess.Popen(
-            command(port, "/", ("--hold", "--connections", str(connections))),
+            command(port, "/", ("--hold", "--connections", str(connections), "--first", str(first))),
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,

@@ -28,14 +28,19 @@ def ours(name: str, modules: str, arguments: tuple[str, ...]) -> Server:
 
 
 def with_options(server: Server, options: str, name: str = "") -> Server:
-    """The same server, with options of `upgrade` given as a JSON object."""
+    """The same server, with options of `upgrade` given as a JSON object, beside those that it has.
+
+    Raises:
+        ValueError: no JSON, or no object.
+    """
     parsed = json.loads(options)
     if not isinstance(parsed, dict):
         raise ValueError(f"options are a JSON object, not {options!r}")
+    known = json.loads(dict(server.settings).get("BENCH_OPTIONS", "{}"))
     return replace(
         server,
         name=name or f"{server.name} {json.dumps(parsed)}",
-        settings=(*server.settings, ("BENCH_OPTIONS", options)),
+        settings=(*server.settings, ("BENCH_OPTIONS", json.dumps({**known, **parsed}))),
         group=server.name,
     )
 
@@ -68,6 +73,8 @@ def checkout(where: str) -> Path:
 
 def revision(tree: Path = ROOT) -> str:
     """The commit measured, with "-dirty" if the files differ from it."""
+    if tree != ROOT and not (tree / ".git").exists():
+        return tree.name  # taken out of this repository by `checkout`
     command = ["git", "--no-optional-locks", "-C", str(tree), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -13,7 +13,8 @@ import re
 import sys
 
 from cli import main
-from runner import SIZE, Kind, Scenario, size_of, window_columns
+from runner import SIZE, Kind, Scenario, size_of
+from tables import Column
 
 
 def parse(found: re.Match[str]) -> Scenario:
@@ -29,7 +30,16 @@ KIND = Kind(
     pattern=rf"(\d+)x({SIZE})@(\d+)(\+blocking)?",
     parse=parse,
     scenarios=("1000x128@10000", "1000x128@10000+blocking"),
-    columns=window_columns("msg"),
+    columns=(
+        Column("p99 us", "p99_us", spread=True, ratio=True),
+        Column("p50 us", "p50_us"),
+        Column("p99.9 us", "p999_us"),
+        Column("us CPU", "cpu_us", ratio=True),
+        Column("msg/s", "per_s"),
+        Column("server CPU", "server_cpu"),
+        Column("load CPU", "load_cpu"),
+        Column("others", "other_cpu"),
+    ),
     help="fixed rate: CONNECTIONSxBYTES@MESSAGES-PER-SECOND[+blocking]",
 )
 

@@ -21,7 +21,7 @@ import rate
 from bars import BARS, GOALS, Verdict, judge
 from bars import table as bars_table
 from growth import table as growth_table
-from peers import OURS, REFERENCE
+from peers import OURS, REFERENCE, SERVERS
 from quoted import RATIOS
 from results import Run, middle, ratios
 from servers import ROOT
@@ -59,6 +59,13 @@ def _rate_cell(run: Run, scenario: str, server: str) -> str:
     return f"{show(value)} ({show(against)})"
 
 
+def _in_order(run: Run, scenarios: Sequence[str]) -> list[str]:
+    """The servers measured in any of these, as peers.py has them; others, such as another checkout, behind."""
+    found = dict.fromkeys(server for name in scenarios for server in run.servers(name))
+    known = [server.name for server in SERVERS if server.name in found]
+    return known + [name for name in found if name not in known]
+
+
 def _shown(name: str) -> str:
     return f"**{name}**" if name.startswith(OURS.partition("/")[0]) else name
 
@@ -67,7 +74,7 @@ def throughput(run: Run) -> str:
     """Messages a second, and the ratio to the reference; at the end those quoted from another run."""
     scenarios = [name for name in MAIN if run.servers(name)]
     rows = [["server", *map(pretty, scenarios)]]
-    for server in dict.fromkeys(server for name in scenarios for server in run.servers(name)):
+    for server in _in_order(run, scenarios):
         rows.append([_shown(server), *(_rate_cell(run, name, server) for name in scenarios)])
     for server, known in RATIOS.items():
         cells = [f"({show(known[name])})" if name in known else "-" for name in scenarios]
@@ -87,7 +94,7 @@ def waiting(run: Run) -> str:
         ("idle CPU %", IDLE, "idle_cpu_percent", 1),
     ]
     rows = [["server", *(title for title, *_ in columns)]]
-    for server in dict.fromkeys(one for name in (RATE, CONNECT, IDLE) for one in run.servers(name)):
+    for server in _in_order(run, (RATE, CONNECT, IDLE)):
         cells = []
         for _, scenario, figure, factor in columns:
             value = middle(run.values(scenario, server, figure))

@@ -57,8 +57,8 @@ class Run:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
-        kept = {**self.facts, "measurements": [asdict(one) for one in self.measurements]}
-        path.write_text(json.dumps(kept, indent=1) + "\n")
+        lines = ",\n".join(json.dumps(asdict(one)) for one in self.measurements)
+        path.write_text(f'{json.dumps(self.facts, indent=1)[:-2]},\n "measurements": [\n{lines}\n ]\n}}\n')
 
     @classmethod
     def load(cls, path: Path) -> Run:

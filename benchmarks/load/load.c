@@ -4,7 +4,7 @@
  *   load HOST PORT PATH ... --rate R [--block]
  *   load HOST PORT PATH --fanout --connections N --size S ...
  *   load HOST PORT PATH --connect --connections C ...
- *   load HOST PORT PATH --hold --connections N
+ *   load HOST PORT PATH --hold --connections N [--first M]
  *
  * Echo: opens N connections, then keeps D messages of S bytes in flight on each (closed loop), or with --rate sends R
  * messages a second in all, evenly spread (open loop: latency then counts from the moment a message was due, so a slow
@@ -14,7 +14,8 @@
  * --fanout: N subscribers at PATH, each of which the server greets with "ready", and a publisher at /publish.  Its next
  * message leaves when the last subscriber has the one before; latency is from the one to the other.  --connect: C at a
  * time open a connection, have one message echoed, shake hands to close, wait for the end of the stream, and begin again.
- * --hold: opens N, says "ready" on standard error, and answers pings until its standard input ends.
+ * --hold: opens N, says "ready" on standard error, and answers pings until its standard input ends; another process holds
+ * M already, so that the ports of the first loopback address may be used up.
  *
  * Every message carries its connection and number, and every byte that comes back is compared: one that is lost, doubled,
  * reordered, swapped or damaged is an error.  Prints one line of JSON; exit status 0 only without errors.
@@ -91,7 +92,7 @@ static void run(void) {
 
 static void usage(void) {
     fputs("usage: load HOST PORT PATH [--connections N] [--depth D] [--size S] [--seconds T] [--warmup W] [--binary]\n"
-          "            [--rate R] [--block] [--fragments F] [--deflate] [--fanout | --connect | --hold]\n"
+          "            [--rate R] [--block] [--fragments F] [--deflate] [--fanout | --connect | --hold [--first N]]\n"
           "A fragment has 16 bytes at least, as have messages with --deflate, and those with --block one more.\n", stderr);
     exit(2);
 }
@@ -115,7 +116,7 @@ static void read_options(int argc, char **argv) {
         {"connections", 1, 0, 'c'}, {"depth", 1, 0, 'd'}, {"size", 1, 0, 's'}, {"seconds", 1, 0, 't'},
         {"warmup", 1, 0, 'w'}, {"binary", 0, 0, 'b'}, {"rate", 1, 0, 'r'}, {"block", 0, 0, 'B'},
         {"fragments", 1, 0, 'f'}, {"deflate", 0, 0, 'z'}, {"fanout", 0, 0, 'F'}, {"connect", 0, 0, 'C'},
-        {"hold", 0, 0, 'H'}, {0, 0, 0, 0}};
+        {"hold", 0, 0, 'H'}, {"first", 1, 0, 'n'}, {0, 0, 0, 0}};
     for (int o; (o = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         switch (o) {
         case 'c': option.connections = atoi(optarg); break;
@@ -131,6 +132,7 @@ static void read_options(int argc, char **argv) {
         case 'F': option.mode = FANOUT; break;
         case 'C': option.mode = CONNECT; break;
         case 'H': option.mode = HOLD; break;
+        case 'n': option.first = (uint32_t)strtoul(optarg, NULL, 10); break;
         default: usage();
         }
     }

@@ -56,6 +56,7 @@ typedef struct {
     Mode mode;
     const char *host, *port, *path;
     int connections, depth, fragments;
+    uint32_t first;             /* connections that another process holds: they have ports of their own */
     size_t size;
     double seconds, warmup, rate;
     bool binary, deflate, block;

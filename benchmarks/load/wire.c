@@ -203,8 +203,8 @@ static void parse(Connection *c, const unsigned char *p, size_t n, uint64_t now)
 /* One loopback address has too few ports for many connections, or for many one after the other. */
 static void take_address(const Connection *c) {
     const struct sockaddr_in *to = (const struct sockaddr_in *)address->ai_addr;
-    uint32_t host = 2 + c->id / PORTS % 200;
-    if (c->id < PORTS || to->sin_family != AF_INET || ntohl(to->sin_addr.s_addr) >> 24 != 127)
+    uint32_t serial = option.first + c->id, host = 2 + serial / PORTS % 200;
+    if (serial < PORTS || to->sin_family != AF_INET || ntohl(to->sin_addr.s_addr) >> 24 != 127)
         return;
     struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK - 1 + host)};
     int yes = 1;
