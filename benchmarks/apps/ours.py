@@ -15,7 +15,7 @@ from echo_handler import Echo
 from werkzeug.wrappers import Response
 
 import websock_gevent
-from websock_gevent import Deflate, Mailbox, Options, Result, WebSock, current, upgrade
+from websock_gevent import Mailbox, Options, Result, WebSock, current, upgrade
 
 LIMITS = {"max_frame_size": 2**25, "max_message_size": 2**25}
 THROUGH_HANDLE_INFO = os.environ.get("BENCH_FANOUT", "push") == "info"
@@ -23,11 +23,12 @@ subscribers: set[Mailbox] = set()
 
 
 def read_options() -> Options:
-    given = json.loads(os.environ.get("BENCH_OPTIONS", "{}"))
-    compress = given.pop("compress", True)  # only clients that offer it get it, as with the peers that have it on
-    return Options(**LIMITS).updated(
-        {"compress": Deflate(**compress) if isinstance(compress, dict) else compress, **given}
-    )
+    """Compression is for clients that offer it, as with peers that have it on; an old checkout knows none."""
+    known = {"compress": True} if hasattr(websock_gevent, "Deflate") else {}
+    given = {**known, **json.loads(os.environ.get("BENCH_OPTIONS", "{}"))}
+    if isinstance(given.get("compress"), dict):
+        given["compress"] = websock_gevent.Deflate(**given["compress"])
+    return Options(**LIMITS).updated(given)
 
 
 class Blocking(WebSock[None]):
