@@ -18,6 +18,8 @@ THROUGHPUT = ("100x1x32", "100x1x1KiB", "100x1x64KiB", "1000x1x128", "10x16x128"
 LATENCY = ("1000x128@10000", "1000x128@10000+blocking")
 PERCENTILES = (("p50_us", "50 %"), ("p99_us", "99 %"), ("p999_us", "99.9 %"))
 OWN, OTHER = "#c0392b", "#9aa5b1"
+PEERS = ("blue", "orange", "green", "purple", "brown", "pink", "gray", "olive", "cyan")  # ours alone are red
+matplotlib.rcParams["axes.prop_cycle"] = matplotlib.cycler(color=[f"tab:{name}" for name in PEERS])
 matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "websock_gevent", "font.size": 8})
 
 
