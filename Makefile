@@ -4,13 +4,22 @@ BIN = .venv/bin
 .PHONY: test table check format autobahn autobahn-fast autobahn-servers fuzz soak bench bench-fast clean
 
 test: check           # everything that the gate runs
-	tests/setup && $(BIN)/pytest && $(MAKE) autobahn-fast
+	tests/setup && $(BIN)/pytest && $(MAKE) parked-fast autobahn-fast
 
 check: .venv/ready    # style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 format: .venv/ready
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+parked-fast: .venv/ready # the contract, with parked connections
+	TEST_IDLE=parked $(BIN)/pytest -q $(CONTRACT) && TEST_IDLE=parked $(BIN)/python tests/autobahn/suite --fast
+
+CONTRACT = $(addprefix tests/test_,$(addsuffix .py,connection deflate drain endings flask handshake machine mailbox \
+    testing upgrade waiter websocket))
+
+parked: .venv/ready   # all tests, with parked connections; ten minutes
+	TEST_IDLE=parked $(BIN)/pytest
 
 autobahn: .venv/ready # the whole conformance suite; some eight minutes
 	$(BIN)/python tests/autobahn/suite --write tests/autobahn/RESULTS.txt

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from apps.defaults import IDLE
 from kinds import KINDS, Kind
 from matrix import Matrix
 from serving import Server, gunicorn
+
+
+def pytest_report_header() -> str:
+    return f"idle connections: {IDLE}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

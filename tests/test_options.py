@@ -10,6 +10,7 @@ from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
 import pytest
+from apps.defaults import IDLE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.exceptions import Forbidden
@@ -30,6 +31,8 @@ DEFAULTS: dict[str, Any] = {
     "subprotocols": (),
     "origins": None,
     "early_validate_upgrade": True,
+    "idle": IDLE,
+    "max_connections": 10_000,
 }
 
 
@@ -39,7 +42,7 @@ def test_the_defaults() -> None:
 
 
 SECONDS = ("timeout", "ping_interval", "send_timeout", "close_timeout")
-COUNTS = ("max_frame_size", "max_message_size", "max_mailbox")
+COUNTS = ("max_frame_size", "max_message_size", "max_mailbox", "max_connections")
 SWITCHES = ("validate_utf8", "early_validate_upgrade")
 
 GOOD = [
@@ -48,6 +51,8 @@ GOOD = [
     *((name, value) for name in COUNTS for value in (1, 125, 1 << 62)),
     *((name, value) for name in SWITCHES for value in (True, False)),
     ("compress", False),
+    ("idle", "greenlet"),
+    ("idle", "parked"),
     ("subprotocols", ()),
     ("subprotocols", ("chat", "v2.chat+json", "!#$%&'*+-.^_`|~09azAZ")),
     ("origins", None),

@@ -27,7 +27,7 @@ class Parked:
         gevent.idle()
 
     def run(self) -> None:
-        self.waiter.lend()
+        self.waiter.belong()
         while True:
             self.waiter.park()
             self.resumed += 1

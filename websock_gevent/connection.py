@@ -1,7 +1,7 @@
 """The life of one connection: what may happen to it, in which order, and how it ends.
 
-Owns the phases and the callbacks. `Connection.step` does all there is to do now and returns; `Connection.run` is the
-driver that lends it one greenlet for good and waits in between (`waiter`). Every end, whatever its cause, goes
+Owns the phases and the callbacks. `Connection.step` does all there is to do now and returns; a driver (`drivers`) calls
+it in a greenlet, and waits in between (`waiter`). Every end, whatever its cause, goes
 through `Connection._end`: messages, close frame, ``terminate``, closing handshake (`goodbye`). Refuses to know frames
 on the wire (`websocket`), results (`websock.interpret`), servers and frameworks.
 """
@@ -21,7 +21,7 @@ from .deadlines import KEEPALIVE, Deadlines
 from .errors import ProtocolError
 from .frames import BINARY, CLOSE, PING, PONG, close_frame
 from .goodbye import Goodbye
-from .mailbox import Mailbox, enter, leave
+from .mailbox import Mailbox
 from .messages import BATCH, BATCH_SIZE
 from .options import Options
 from .websock import Reason, Stop, WebSock, interpret
@@ -59,6 +59,8 @@ class Connection:
     Attributes:
         phase: What it is doing.
         reason: What ``terminate`` got or would have got, once it has ended.
+        websocket: As given.
+        waiter: Where it waits, and who is resumed there.
     """
 
     __slots__ = (
@@ -66,9 +68,7 @@ class Connection:
         "_deadlines",
         "_doom",
         "_goodbye",
-        "_handle_control",
-        "_handle_in",
-        "_handle_info",
+        "_controls",
         "_handler",
         "_initialised",
         "_mailbox",
@@ -76,10 +76,9 @@ class Connection:
         "_options",
         "_shutdown",
         "_state",
-        "_terminate",
-        "_waiter",
         "phase",
         "reason",
+        "waiter",
         "websocket",
     )
 
@@ -91,7 +90,7 @@ class Connection:
         self._state = state
         self._options = options
         self._deadlines = Deadlines(websocket, options)
-        self._waiter = self._deadlines.waiter
+        self.waiter = self._deadlines.waiter
         self._mailbox: Mailbox | None = None
         self._goodbye: Goodbye | None = None
         self._initialised = False
@@ -100,43 +99,7 @@ class Connection:
         self._doom: tuple[Reason, int, str] | None = None
         self._shutdown: tuple[Reason, int, str] = ("shutdown", 1012, "")
 
-    # The driver: one greenlet for the whole life.
-
-    def run(self) -> None:
-        """Serve until the end, in the calling greenlet.
-
-        Raises:
-            SystemExit: the process is told to end; after ``terminate``.
-        """
-        token = enter(self)
-        self._waiter.lend()
-        try:
-            while self.phase < _CLOSED:
-                if self.step():
-                    self._waiter.breathe()
-                elif self.phase < _CLOSED:
-                    self._waiter.park()
-        except GreenletExit:
-            self._end(*self._shutdown)
-        except SystemExit:
-            self._end(*self._shutdown)
-            raise
-        except KeyboardInterrupt as error:
-            self._end(*self._shutdown)
-            # Python delivers a Ctrl-C to whichever greenlet runs. Raised on, it would end with this one under a server
-            # that makes its greenlets as threads; it is meant for the main one.
-            gevent.get_hub().handle_system_error(KeyboardInterrupt, error)
-        except BaseException as error:
-            # Ours, not the handler's. A server could only write an HTTP error behind the 101, so it goes no further.
-            self._crashed("the connection", error)
-        finally:
-            self.phase = _CLOSED
-            self.websocket.closed = True
-            self.websocket.free()
-            self._waiter.close()
-            if self._mailbox is not None:
-                self._mailbox.end(self.reason)
-            leave(token)
+    # For the driver.
 
     def step(self) -> bool:
         """Do what there is to do now. Return whether there is more that need not be waited for."""
@@ -145,7 +108,7 @@ class Connection:
             self._on_alarm()
         if self._doom is not None and self.phase is _OPEN:
             self._end(*self._doom)
-        if self._waiter.stalled is not None:
+        if self.waiter.stalled is not None:
             return False
         if self.phase is _OPEN:
             return self._serve()
@@ -153,12 +116,39 @@ class Connection:
             return self._open()
         return self.phase is _CLOSING and self._leave()
 
+    def fail(self, error: BaseException) -> None:
+        """End without waiting, since this came out of `step`, or was thrown into the greenlet where it waits.
+
+        Raises:
+            SystemExit: that is what came; after ``terminate``.
+        """
+        if not isinstance(error, _KILLS):
+            # Ours, not the handler's. A server could only write an HTTP error behind the 101, so it goes no further.
+            self._crashed("the connection", error)
+            return
+        self._end(*self._shutdown)
+        if isinstance(error, SystemExit):
+            raise error
+        if isinstance(error, KeyboardInterrupt):
+            # Python delivers a Ctrl-C to whichever greenlet runs. Raised on, it would end with this one under a server
+            # that makes its greenlets as threads; it is meant for the main one.
+            gevent.get_hub().handle_system_error(KeyboardInterrupt, error)
+
+    def finish(self) -> None:
+        """Nothing is left to do: give everything back but the socket."""
+        self.phase = _CLOSED
+        self.websocket.closed = True
+        self.websocket.free()
+        self.waiter.close()
+        if self._mailbox is not None:
+            self._mailbox.end(self.reason)
+
     # OPENING
 
     def _open(self) -> bool:
         """Send the 101, then call ``init``."""
-        self._waiter.flush()
-        if self._waiter.stalled is not None:
+        self.waiter.flush()
+        if self.waiter.stalled is not None:
             return False
         try:
             frames, self._state, stop = interpret(self._bind().init(self._state), self.websocket.deflater)
@@ -174,29 +164,27 @@ class Connection:
         return True
 
     def _bind(self) -> Any:
-        """Make the handler, if it is a class, and look its callbacks up once."""
-        handler = self._handler() if isinstance(self._handler, type) else self._handler
-        self._handle_in = handler.handle_in
-        self._handle_info = handler.handle_info
-        control = getattr(handler, "handle_control", None)
+        """Make the handler, if it is a class."""
+        if isinstance(self._handler, type):
+            self._handler = self._handler()
+        control = getattr(self._handler, "handle_control", None)
         inherited = getattr(control, "__func__", control) is WebSock.handle_control
-        self._handle_control = None if inherited else control
-        self._terminate = getattr(handler, "terminate", None)
-        return handler
+        self._controls = control is not None and not inherited
+        return self._handler
 
     # OPEN: received items and mailbox messages, in turns.
 
     def _serve(self) -> bool:
-        more = self._receive() if self._more or self._waiter.readable else False
+        more = self._receive() if self._more or self.waiter.readable else False
         if self._mailbox is not None and len(self._mailbox) and self.phase is _OPEN:
             more = self._deliver() or more
         if self.websocket.out:
-            self._waiter.flush()
+            self.waiter.flush()
         return more or self._doom is not None  # which may have come while a callback ran, when nobody could be woken
 
     def _receive(self) -> bool:
         """Receive once, unless items are left from the last time, and handle a batch. Return whether there is more."""
-        websocket, waiter = self.websocket, self._waiter
+        websocket, waiter = self.websocket, self.waiter
         if not self._more:
             received = websocket.fill()
             waiter.readable = websocket.pending is not None and received > 0 and websocket.pending() > 0
@@ -228,7 +216,7 @@ class Connection:
             if opcode > BINARY:
                 self._control(item)
             elif opcode:
-                self._call(self._handle_in, payload)
+                self._call(self._handler.handle_in, payload)
                 size += len(payload)
             if self._must_pause or size > BATCH_SIZE or not opcode:
                 return True
@@ -237,22 +225,22 @@ class Connection:
     @property
     def _must_pause(self) -> bool:
         """Whether no further callback may run before something else is looked at."""
-        return self.phase is not _OPEN or self._waiter.stalled is not None or self._doom is not None
+        return self.phase is not _OPEN or self.waiter.stalled is not None or self._doom is not None
 
     def _control(self, item: Any) -> None:
         opcode, payload = item
         self.websocket.control(item)
         if opcode == CLOSE:
             self._end("remote", self.websocket.close_reply())
-        elif self._handle_control is not None and not (opcode == PONG and payload == KEEPALIVE):
-            self._call(self._handle_control, ("ping" if opcode == PING else "pong", payload))
+        elif self._controls and not (opcode == PONG and payload == KEEPALIVE):
+            self._call(self._handler.handle_control, ("ping" if opcode == PING else "pong", payload))
 
     def _deliver(self) -> bool:
         """Handle a batch of mailbox messages. Return whether there are more."""
         mailbox = self.mailbox
         began = monotonic()
         for _ in range(min(BATCH, len(mailbox))):
-            self._call(self._handle_info, mailbox.take())
+            self._call(self._handler.handle_info, mailbox.take())
             if self._must_pause or self._deadlines.alarm:
                 break
         self._deadlines.excuse(monotonic() - began)  # mail is no sign of life of the peer
@@ -261,7 +249,7 @@ class Connection:
     def _call(self, callback: Callable[[Any, Any], Any], argument: Any) -> None:
         """Run one callback and do what it asks for."""
         if self.websocket.out:
-            self._waiter.flush_soon()  # this callback may block; what was answered before it must not wait for that
+            self.waiter.flush_soon()  # this callback may block; what was answered before it must not wait for that
         try:
             frames, self._state, stop = interpret(callback(argument, self._state), self.websocket.deflater)
         except _KILLS:
@@ -302,7 +290,7 @@ class Connection:
         if self._mailbox is not None:
             self._mailbox.shut()
         self._deadlines.pause()
-        self._waiter.flush()
+        self.waiter.flush()
         if self._initialised:
             self._call_terminate(reason)
         if code is None:
@@ -310,8 +298,9 @@ class Connection:
 
     def _call_terminate(self, reason: Reason) -> None:
         try:
-            if self._terminate is not None:
-                self._terminate(reason, self._state)
+            terminate = getattr(self._handler, "terminate", None)
+            if terminate is not None:
+                terminate(reason, self._state)
         except _KILLS:
             raise
         except BaseException as error:
@@ -331,10 +320,10 @@ class Connection:
 
     def _on_alarm(self) -> None:
         """A deadline was due when the timer fired. Is it still?"""
-        if self.phase is _OPEN and self._waiter.stalled is None:
-            self._waiter.readable = True
+        if self.phase is _OPEN and self.waiter.stalled is None:
+            self.waiter.readable = True
             self._receive()  # bytes that came while the whole process was busy do count
-        stuck = self._waiter.stalled is not None and self._waiter.gives_up()
+        stuck = self.waiter.stalled is not None and self.waiter.gives_up()
         now = monotonic()
         if now < self._deadlines.due():
             self._deadlines.rearm(now)
@@ -355,7 +344,7 @@ class Connection:
     def mailbox(self) -> Mailbox:
         """This connection's mailbox, made when first asked for (by `current`, in the connection's own greenlet)."""
         if self._mailbox is None:
-            self._mailbox = Mailbox(self.websocket, self._waiter, self._options.max_mailbox, self._overflow)
+            self._mailbox = Mailbox(self.websocket, self.waiter, self._options.max_mailbox, self._overflow)
             if self.phase >= _CLOSING:
                 self._mailbox.shut()
         return self._mailbox
@@ -367,15 +356,21 @@ class Connection:
 
     def cut(self) -> None:
         """Wait no longer for a blocked callback, for the peer to read, or for its close frame."""
-        self._waiter.call_soon(self._cut)
+        self.waiter.call_soon(self._cut)
+
+    def abandon(self) -> None:
+        """Touch the socket no more: it is another process's."""
+        self.phase = _CLOSED
+        self.websocket.lost = True
+        self.waiter.close()
 
     def _cut(self) -> None:
         """In the hub. A ``terminate`` that runs is left to come to its end."""
         if self.phase <= _OPEN:
-            self._waiter.kill()
-        elif self._waiter.parked:
+            self.waiter.kill()
+        elif self.waiter.parked:
             self.phase = _CLOSED
-            self._waiter.wake()
+            self.waiter.wake()
 
     def _overflow(self) -> None:
         """End as soon as the running callback, if any, has returned: more was put in than may wait."""
@@ -387,4 +382,4 @@ class Connection:
     def _end_soon(self, doom: tuple[Reason, int, str]) -> None:
         if self._doom is None:
             self._doom = doom
-        self._waiter.wake()
+        self.waiter.wake()

@@ -20,6 +20,8 @@ from time import monotonic
 from typing import Any, Protocol
 
 import gevent
+from gevent import GreenletExit
+from gevent.event import Event
 
 from .websock import checked_close
 
@@ -100,32 +102,70 @@ class Drainable(Protocol):
     def cut(self) -> None:
         """Wait for the peer or for a blocked callback no longer."""
 
+    def abandon(self) -> None:
+        """Leave the socket to the process that this one was forked from."""
+
 
 class Drainer:
     """The open connections that end together, with one server.
 
     Attributes:
         draining: The end has come, and there is no way back: new connections are to be refused.
+        parked: How many of the connections are not known to their server any more.
     """
 
     def __init__(self) -> None:
         self.draining = False
+        self.parked = 0
+        self._vigil: Event | None = None
         self._begun = False
-        self._connections: dict[Drainable, None] = {}  # a set that keeps its order
+        self._connections: dict[Drainable, bool] = {}  # in their order; whether they are parked
         self._told_by = self._ended_by = NEVER
 
     def __len__(self) -> int:
         return len(self._connections)
 
-    def add(self, connection: Drainable) -> None:
-        """Note an open connection. One that slipped in behind the beginning of the end is told at once."""
-        self._connections[connection] = None
+    def add(self, connection: Drainable, parked: bool = False) -> None:
+        """Note an open connection. One that slipped in behind the beginning of the end is told at once.
+
+        Args:
+            parked: Its server does not know it any more.
+        """
+        self._connections[connection] = parked
+        self.parked += parked
         if self.draining:
             connection.shutdown(_settings.code, _settings.text)
 
     def discard(self, connection: Drainable) -> None:
         """Forget a connection that has ended."""
-        self._connections.pop(connection, None)
+        self.parked -= self._connections.pop(connection, False)
+        if self._vigil is not None and not self.parked:
+            self._vigil.set()
+
+    def abandon(self) -> None:
+        """Forget all connections: this process is a fork of the one that has them."""
+        while self._connections:
+            self._connections.popitem()[0].abandon()
+        self.parked = 0
+
+    def hold_vigil(self) -> None:
+        """Wait in a greenlet that the server knows until no connection is parked, lest the server ends before them.
+
+        Returns at once if another greenlet does so already. Killed, it cuts them off.
+        """
+        if self._vigil is not None:
+            return
+        self._vigil = Event()
+        try:
+            while self.parked:
+                self._vigil.clear()
+                self._vigil.wait()
+        except GreenletExit:
+            for connection in [connection for connection, parked in self._connections.items() if parked]:
+                connection.cut()
+            self._vigil.wait(LAST_MOMENT)
+        finally:
+            self._vigil = None
 
     def drain(self, seconds: float, share: float | None = None) -> int:
         """End all connections and wait for it. Called again, it makes haste, if it is given less time.

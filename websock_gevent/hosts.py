@@ -46,7 +46,7 @@ _drainers: WeakKeyDictionary[Any, Drainer] = WeakKeyDictionary()
 _listeners: WeakSet[Any] = WeakSet()
 #: Those who have been warned of.
 _full: WeakSet[Any] = WeakSet()
-#: The process whose exit is watched; a fork of it does not speak for its connections.
+#: The process whose exit is watched; a fork of it has none of its connections.
 _exit_watched_in = 0
 
 
@@ -134,6 +134,7 @@ def _watch_exit() -> None:
     global _exit_watched_in
     if not _exit_watched_in:
         atexit.register(_at_exit)
+        os.register_at_fork(after_in_child=_in_a_fork)
         _exit_watched_in = os.getpid()
 
 
@@ -181,6 +182,11 @@ class _Stop:
         self._close()
         self._drainer.drain(settings().grace if timeout is None else timeout)
         self._stop(timeout)
+
+
+def _in_a_fork() -> None:
+    for drainer in (_process, *_drainers.values()):
+        drainer.abandon()
 
 
 def _at_exit() -> None:

@@ -79,7 +79,7 @@ class MessageReader:
         self._pos = 0
         # The open message: its opcode (0 if there is none), its bytes so far, and what checks them if it is TEXT.
         self._opcode = 0
-        self._message = bytearray()
+        self._message: bytes | bytearray = b""
         self._validator: IncrementalDecoder | None = None
         self._inflater = inflater
         self._deflated = False
@@ -215,6 +215,7 @@ class MessageReader:
         self._pos = start
         if opcode != CONTINUATION:
             self._opcode = opcode
+            self._message = bytearray()
             self._validator = _utf8_decoder() if opcode == TEXT and self.errors == "strict" else None
 
     def _take(self, start: int, length: int) -> bytes:
@@ -253,13 +254,14 @@ class MessageReader:
         """Give back what is held, of decompressing and of an open message. Nothing can be read any more."""
         self._inflater = self._validator = None
         self._more = False
-        self._data, self._message = b"", bytearray()
+        self._data = b""
+        self._message = b""
 
     def _finish(self) -> Item:
         """Close the open message and return it."""
         opcode, message = self._opcode, self._message
         self._opcode = 0
-        self._message = bytearray()
+        self._message = b""
         self._validator = None
         return (TEXT, self._decoded(message)) if opcode == TEXT else (BINARY, bytes(message))
 

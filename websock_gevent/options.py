@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from .deflate import Deflate
@@ -39,6 +40,10 @@ class Options:
             without ``Origin`` header does not come from a browser and is always allowed.
         early_validate_upgrade: Check the request inside `upgrade`, so that a refusal is raised in the view. ``False``
             checks when the response is served.
+        idle: What a connection holds while nothing is to be done: ``"greenlet"``, its own and the place that its server
+            counts; or ``"parked"``, neither of them: a greenlet is lent to it for each turn, and its server's greenlet
+            ends, so the server's own limit does not count it.
+        max_connections: Parked connections of one worker (or server) at the most; one more is refused with 503.
 
     Raises:
         TypeError, ValueError: an option of the wrong type or out of its range; the text names it.
@@ -56,17 +61,21 @@ class Options:
     subprotocols: Sequence[str] = ()
     origins: Origins = None
     early_validate_upgrade: bool = True
+    idle: Literal["greenlet", "parked"] = "greenlet"
+    max_connections: int = 10_000
 
     def __post_init__(self) -> None:
         for name in ("timeout", "ping_interval", "send_timeout", "close_timeout"):
             _check_seconds(name, getattr(self, name), optional=name in ("timeout", "ping_interval"))
-        for name in ("max_frame_size", "max_message_size", "max_mailbox"):
+        for name in ("max_frame_size", "max_message_size", "max_mailbox", "max_connections"):
             _check_count(name, getattr(self, name))
         for name in ("validate_utf8", "early_validate_upgrade"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"option {name} must be a bool, not {getattr(self, name)!r}")
         if not isinstance(self.compress, (bool, Deflate)):
             raise TypeError(f"option compress must be a bool or a Deflate, not {self.compress!r}")
+        if self.idle not in ("greenlet", "parked"):
+            raise ValueError(f"option idle must be 'greenlet' or 'parked', not {self.idle!r}")
         object.__setattr__(self, "subprotocols", _strings("subprotocols", self.subprotocols, _is_token))
         if self.origins is not None and self.origins != "*":
             object.__setattr__(self, "origins", _strings("origins", self.origins, _is_pattern))
@@ -84,11 +93,23 @@ class Options:
         """
         if not changes:
             return self
+        try:
+            return _updated(self, tuple((name, value, type(value)) for name, value in changes.items()))
+        except TypeError:  # either a wrong option, or a list, which has no hash
+            return self._changed(changes)
+
+    def _changed(self, changes: dict[str, Any]) -> Options:
         known = [field.name for field in fields(self)]
         for name in changes:
             if name not in known:
                 raise TypeError(f"unknown option {name!r}; known are {', '.join(known)}")
         return replace(self, **changes)
+
+
+@lru_cache(maxsize=256)
+def _updated(options: Options, changes: tuple[tuple[str, Any, type], ...]) -> Options:
+    """The same changes give the same object: a view makes them for each of its connections. (1 is no True.)"""
+    return options._changed({name: value for name, value, _ in changes})
 
 
 def _check_seconds(name: str, value: object, optional: bool) -> None:

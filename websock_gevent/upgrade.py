@@ -20,6 +20,8 @@ from .connection import Connection
 from .deflate import Deflate, Deflater, Inflater, negotiate
 from .drainer import Drainer
 from .drainer import settings as drain_settings
+from .drivers import park, run
+from .environ import pack
 from .hosts import drainer_of, warn_if_full
 from .messages import MessageReader
 from .options import Options
@@ -52,7 +54,8 @@ def upgrade(
     """Make the response that turns a request into a WebSocket. Return it from the view.
 
     Nothing is sent yet: hooks may add headers and cookies. The handler runs after the view's contexts are torn down. As
-    long as it lives, the connection counts against its server's limit (gunicorn's ``worker_connections``).
+    long as it lives, the connection counts against its server's limit (gunicorn's ``worker_connections``), unless it is
+    parked (option ``idle``).
 
     Args:
         environ: The request's WSGI environ (``request.environ`` in Flask).
@@ -119,7 +122,17 @@ class UpgradeResponse(Response):
         obstacle = servers.obstacle(environ)
         if obstacle is not None:
             raise exceptions.NotImplemented(obstacle)
-        _refuse_at_the_end(drainer)
+        self._refuse_without_room(drainer)
+
+    def _refuse_without_room(self, drainer: Drainer) -> None:
+        options = self._plan[2]
+        if drainer.draining:
+            text = "The server is about to end. Connect again: another one will answer."
+        elif options.idle == "parked" and drainer.parked >= options.max_connections:
+            text = "The server holds as many connections as it may (max_connections)."
+        else:
+            return
+        raise exceptions.ServiceUnavailable(text, retry_after=drain_settings().retry_after)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Tell the server of a 101, for its log and for middlewares, and take its socket."""
@@ -127,19 +140,20 @@ class UpgradeResponse(Response):
         try:
             if not self._validated:
                 self.validate(environ)
-            _refuse_at_the_end(drainer)
+            self._refuse_without_room(drainer)
         except exceptions.HTTPException as refusal:
             _refuse_upgraded(environ, refusal)
             return refusal(environ, start_response)
         start_response(_STATUS, self.headers.to_wsgi_list())
         return _Life(self, environ, servers.take_over(environ, start_response), drainer)
 
-    def open(self, environ: WSGIEnvironment, hand_over: servers.HandOver) -> Connection:
-        """Build the connection, and put its 101 on the wire."""
+    def open(self, environ: WSGIEnvironment, hand_over: servers.HandOver) -> tuple[Connection, bool]:
+        """Build the connection, and put its 101 on the wire. Tell whether it is parked."""
         handler, state, options = self._plan
+        kept = _keep(hand_over) if options.idle == "parked" else None
         websocket = WebSocket(
-            hand_over.socket,
-            environ,
+            kept or hand_over.socket,
+            environ if kept is None else pack(environ),
             MessageReader(
                 options.max_frame_size,
                 options.max_message_size,
@@ -154,7 +168,7 @@ class UpgradeResponse(Response):
         if not hand_over.upgraded:
             websocket.out.append(self._head())
             websocket.flush()
-        return Connection(websocket, handler, state, options)
+        return Connection(websocket, handler, state, options), kept is not None
 
     def _head(self) -> bytes:
         """The same bytes on every server: HTTP/1.1, one ``Connection``, nothing about a body (RFC 6455 §4.2.2)."""
@@ -182,10 +196,16 @@ class _Life:
         if response is not None and environ is not None:
             self._response = self._environ = None
             try:
-                connection = response.open(environ, self._hand_over)
+                connection, parked = response.open(environ, self._hand_over)
                 self._close(response)
                 del response, environ  # not held for the life of the connection
-                self._live(connection)
+                if parked:
+                    self._drainer.add(connection, parked=True)
+                    park(connection, self._drainer)
+                    del connection  # which may end before this greenlet does
+                    self._drainer.hold_vigil()
+                else:
+                    self._live(connection)
             except Exception:
                 logger.exception("the WebSocket could not be opened")
             finally:
@@ -196,7 +216,7 @@ class _Life:
         self._drainer.add(connection)
         warn_if_full(self._drainer)
         try:
-            connection.run()
+            run(connection)
         finally:
             self._drainer.discard(connection)
 
@@ -240,10 +260,18 @@ def _response_class(base: type[Response]) -> type[UpgradeResponse]:
     return made
 
 
-def _refuse_at_the_end(drainer: Drainer) -> None:
-    if drainer.draining:
-        text = "The server is about to end. Connect again: another one will answer."
-        raise exceptions.ServiceUnavailable(text, retry_after=drain_settings().retry_after)
+#: Whether the log has been told that connections are not parked here.
+_told = False
+
+
+def _keep(hand_over: servers.HandOver) -> Any:
+    """Take the socket away from its server for good; ``None``, and once a line in the log, if that cannot be done."""
+    global _told
+    kept = hand_over.keep()
+    if kept is None and not _told:
+        _told = True
+        logger.warning("idle='parked' needs gevent's own sockets without TLS; connections keep their greenlets here")
+    return kept
 
 
 def _refuse_upgraded(environ: WSGIEnvironment, refusal: exceptions.HTTPException) -> None:

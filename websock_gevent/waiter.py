@@ -1,8 +1,9 @@
-"""Where a connection's greenlet waits: for its socket, for a wake-up, and for the hub to send what is left.
+"""Where a connection waits: for its socket, for a wake-up, and for the hub to send what is left.
 
-Owns the io watchers, the parked greenlet and the one timer of a connection. Refuses to know why anybody is woken: it
-calls back. The greenlet is switched to straight from the watcher's callback; there is no queue and no second greenlet
-in between.
+Owns the io watchers, the greenlet that is resumed and the one timer of a connection. Refuses to know why anybody is
+woken: it calls back. The greenlet is switched to straight from the watcher's callback; there is no queue and no second
+greenlet in between. It either waits in `Waiter.park`, or there is none while nothing is to be done (`Waiter.rest`), and
+whoever would resume it asks for a new one to be lent.
 
 Rules that keep it fast and right:
 - The read watcher stays started while its greenlet works, and is stopped when it fires for one that is not parked (it
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from gevent import monkey
@@ -34,6 +35,13 @@ _get_ident: Callable[[], int] = monkey.get_original("_thread", "get_ident")
 _READ, _WRITE = 1, 2
 #: Looks, in ``send_timeout`` seconds, at whether the peer takes something: it is given up at most one of them late.
 STALL_LOOKS = 4
+
+
+class Lender(Protocol):
+    """Who has greenlets for a connection that has none of its own."""
+
+    def lend(self, error: BaseException | None) -> None:
+        """Have a greenlet run that says `Waiter.belong`, and raises there what is given, if anything."""
 
 
 class Waiter:
@@ -54,6 +62,7 @@ class Waiter:
         "_greenlet",
         "_held",
         "_hub",
+        "_lender",
         "_loop",
         "_parked",
         "_pushed",
@@ -62,7 +71,6 @@ class Waiter:
         "_remind_at",
         "_resuming",
         "_send_timeout",
-        "_thread",
         "_tick",
         "_timer",
         "_websocket",
@@ -74,8 +82,8 @@ class Waiter:
     def __init__(self, websocket: WebSocket, send_timeout: float, tick: Callable[[], None]) -> None:
         self._hub: Any = gevent.get_hub()
         self._loop: Any = self._hub.loop
-        self._thread = _get_ident()
         self._greenlet: Any = None
+        self._lender: Lender | None = None
         self._parked = self._resuming = self._flushing = self._reading = False
         self._websocket = websocket
         self._pushed: list[bytes] = []
@@ -89,19 +97,32 @@ class Waiter:
         self.readable = False
         self.stalled: float | None = None
 
-    def lend(self) -> None:
+    def belong(self) -> None:
         """Note that the calling greenlet is the connection's from now on."""
         self._greenlet = gevent.getcurrent()
 
+    def rest(self, lender: Lender) -> None:
+        """Let the greenlet go, which must end now. Returns at once.
+
+        Args:
+            lender: Asked, in the hub, when there is a reason to look.
+        """
+        self._greenlet = None
+        self._lender = lender
+        self._watch()
+        self._parked = True
+
     def kill(self) -> None:
         """Throw `GreenletExit` into the connection's greenlet, wherever it waits. Only from the hub."""
+        self._parked = False
         if self._greenlet is not None:
-            self._parked = False
             self._greenlet.throw(gevent.GreenletExit)
+        elif self._lender is not None:
+            self._lender.lend(gevent.GreenletExit())
 
     @property
     def parked(self) -> bool:
-        """Whether the greenlet waits here, and not in a handler."""
+        """Whether nothing is being done: no greenlet is there, or it waits here, and not in a handler."""
         return self._parked
 
     def park(self) -> None:
@@ -110,14 +131,17 @@ class Waiter:
         Raises:
             GreenletExit: somebody killed the greenlet; so does anything else thrown into it.
         """
-        if not self._reading:
-            self._reading = True
-            self._reader.start(self._on_readable)
+        self._watch()
         self._parked = True
         try:
             self._hub.switch()
         finally:
             self._parked = False
+
+    def _watch(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._reader.start(self._on_readable)
 
     def breathe(self) -> None:
         """Let everybody else run once, though there is work left."""
@@ -135,7 +159,7 @@ class Waiter:
 
     def is_mine(self) -> bool:
         """Tell whether the calling greenlet is one of the connection's thread."""
-        return _get_ident() == self._thread
+        return bool(_get_ident() == self._hub.thread_ident)
 
     def call_soon(self, function: Callable[..., object], *args: object) -> None:
         """Have the hub call a function; from any thread."""
@@ -163,8 +187,14 @@ class Waiter:
     def _resume(self) -> None:
         self._resuming = False
         if self._parked:
-            self._parked = False
+            self._switch()
+
+    def _switch(self) -> None:
+        self._parked = False
+        if self._greenlet is not None:
             self._greenlet.switch()
+        elif self._lender is not None:
+            self._lender.lend(None)
 
     def _on_readable(self) -> None:
         self.readable = True
@@ -172,8 +202,7 @@ class Waiter:
             self._reading = False
             self._reader.stop()
         elif not self._resuming:
-            self._parked = False
-            self._greenlet.switch()
+            self._switch()
 
     def flush(self) -> None:
         """Send what is waiting. What the kernel does not take now is sent from the hub as the peer reads."""
@@ -287,7 +316,7 @@ class Waiter:
             self._reader = None
         self._stop_writing()
         self._stop_timer()
-        self._tick = _nothing  # it leads back here: without a cycle, unsent frames and half a message are freed at once
+        self._tick, self._lender = _nothing, None  # no cycle: unsent frames and half a message are freed at once
 
 
 def _nothing() -> None:

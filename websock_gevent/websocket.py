@@ -25,6 +25,7 @@ from geventwebsocket.websocket import MSG_ALREADY_CLOSED, MSG_SOCKET_DEAD
 from geventwebsocket.websocket import WebSocket as GeventWebSocket
 
 from .deflate import Deflater
+from .environ import Packed, unpack
 from .errors import ProtocolError, WebSocketError
 from .frames import BINARY, CLOSE, PING, PONG, TEXT, close_frame, frame, is_sendable, parse_close
 from .messages import Item, MessageReader
@@ -47,8 +48,8 @@ class WebSocket(GeventWebSocket):
     """One WebSocket over one socket.
 
     Args:
-        sock: A connected gevent socket (plain or TLS) behind a finished handshake.
-        environ: The request's WSGI environ.
+        sock: A connected socket (gevent's, with or without TLS, or the kernel's own) behind a finished handshake.
+        environ: The request's WSGI environ, perhaps packed.
         reader: Where received bytes go.
         subprotocol: The one that was agreed on, or ``None``.
         unread: Bytes that the server has read behind the handshake.
@@ -56,7 +57,6 @@ class WebSocket(GeventWebSocket):
         send_timeout: Seconds that `send` waits for a peer that takes no byte.
 
     Attributes:
-        environ: As given.
         deflater: As given; ``None`` once the connection is over.
         closed: ``True`` once a close frame was sent or the socket has ended.
         close_code: The peer's close code; ``None`` until its close frame came, or if that had none.
@@ -67,8 +67,8 @@ class WebSocket(GeventWebSocket):
     """
 
     __slots__ = (
-        "_receive",
-        "_send",
+        "_environ",
+        "_raw",
         "_send_timeout",
         "_size",
         "_socket",
@@ -85,7 +85,7 @@ class WebSocket(GeventWebSocket):
     def __init__(
         self,
         sock: Any,
-        environ: WSGIEnvironment,
+        environ: WSGIEnvironment | Packed,
         reader: MessageReader,
         *,
         subprotocol: str | None = None,
@@ -93,7 +93,7 @@ class WebSocket(GeventWebSocket):
         send_timeout: float = 30.0,
         deflater: Deflater | None = None,
     ) -> None:
-        self.environ = environ
+        self._environ = environ
         self.closed = False
         self.handler = self.stream = self.raw_read = self.raw_write = None
         self.close_code: int | None = None
@@ -105,14 +105,12 @@ class WebSocket(GeventWebSocket):
         self._socket = sock
         self._subprotocol = subprotocol
         self._send_timeout = send_timeout
-        raw: Any = sock
-        if type(raw) is gevent_socket.socket:
-            raw = raw._sock  # type: ignore[attr-defined]  # the kernel's socket, always non-blocking: half the cost of gevent's wrapper
+        if type(sock) is gevent_socket.socket:
+            self._raw = sock._sock  # type: ignore[attr-defined]  # always non-blocking: half the cost of gevent's wrapper
         else:
+            self._raw = sock
             sock.settimeout(0)
-        self._receive = raw.recv
         self._size = RECEIVE_LEAST
-        self._send = raw.send
         #: Counts bytes that TLS has decrypted but not handed out; the kernel cannot tell of them. ``None`` without TLS.
         self.pending = getattr(sock, "pending", None)
         if unread:
@@ -123,6 +121,13 @@ class WebSocket(GeventWebSocket):
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.path!r} {'closed' if self.closed else 'open'}>"
+
+    @property
+    def environ(self) -> WSGIEnvironment:
+        """The request's WSGI environ; of a parked connection, without the objects that its server put there."""
+        if isinstance(self._environ, Packed):
+            self._environ = unpack(self._environ)
+        return self._environ
 
     @property
     def peer(self) -> str:
@@ -151,7 +156,7 @@ class WebSocket(GeventWebSocket):
     def fill(self) -> int:
         """Receive once and feed the reader. Return how many bytes came; 0 at the stream's end, -1 if none are there."""
         try:
-            data = self._receive(self._size)
+            data = self._raw.recv(self._size)
         except _WOULD_BLOCK:
             return -1
         except OSError:
@@ -167,7 +172,7 @@ class WebSocket(GeventWebSocket):
     def discard(self) -> int:
         """Receive once and forget it. Returns what `fill` does."""
         try:
-            return len(self._receive(RECEIVE_MOST))
+            return len(self._raw.recv(RECEIVE_MOST))
         except _WOULD_BLOCK:
             return -1
         except OSError:
@@ -202,7 +207,7 @@ class WebSocket(GeventWebSocket):
             if len(out) > 1 and len(piece) < SEND_SIZE:
                 piece = self._join()
             try:
-                sent = self._send(piece)
+                sent = self._raw.send(piece)
             except _WOULD_BLOCK:
                 return False
             except OSError:
@@ -248,6 +253,12 @@ class WebSocket(GeventWebSocket):
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             self.lost = True
+
+    def end(self) -> None:
+        """Close the socket. For who has no server that would do so."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
 
     def free(self) -> None:
         """Give back what compressing and unsent frames hold, though somebody may keep this object."""

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import gevent
+from defaults import IDLE
 from gevent import monkey
 from greenlet import greenlet
 from idle import others
@@ -25,7 +26,7 @@ from werkzeug.exceptions import HTTPException
 from websock_gevent import WebSock, current, upgrade
 from websock_gevent.connection import Connection
 
-SHORT = {"timeout": 0.5, "ping_interval": 0.2, "send_timeout": 0.5, "close_timeout": 0.3}
+SHORT = {"timeout": 0.5, "ping_interval": 0.2, "send_timeout": 0.5, "close_timeout": 0.3, "idle": IDLE}
 #: Bytes of a message of those who send many. Much smaller ones would be lost in the noise of measuring memory.
 BLOCK = 100_000
 #: Messages of a flood that nobody stops.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import gevent
+from defaults import IDLE
 from flask import Flask, g, request, session
 from gevent.event import Event
 from holding import holding
@@ -27,7 +28,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from websock_gevent import Deflate, Options, WebSock, current, upgrade
 from websock_gevent.flask import websocket
 
-LARGE = Options(max_frame_size=1 << 24, max_message_size=1 << 24)
+LARGE = Options(max_frame_size=1 << 24, max_message_size=1 << 24, idle=IDLE)
 
 flask = Flask(__name__)
 flask.secret_key = "for the tests"

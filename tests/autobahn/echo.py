@@ -1,6 +1,8 @@
-"""The application the Autobahn Testsuite is run against: `app`, for gunicorn -k gevent."""
+"""The application the Autobahn Testsuite is run against: `app`, for gunicorn -k gevent. TEST_IDLE=parked parks."""
 
 from __future__ import annotations
+
+import os
 
 from flask import Flask, request
 from werkzeug.wrappers import Response
@@ -9,7 +11,9 @@ from websock_gevent import Options, Result, WebSock, upgrade
 from websock_gevent.flask import websocket
 
 # Section 9 sends 16 MiB in one message. The suite counts frames and takes its time: no ping, no idle timeout.
-OPTIONS = Options(timeout=None, ping_interval=None, max_frame_size=2**25, max_message_size=2**25, compress=True)
+OPTIONS = Options(timeout=None, ping_interval=None, max_frame_size=2**25, max_message_size=2**25, compress=True).updated(
+    {"idle": os.environ.get("TEST_IDLE", "greenlet")}
+)
 
 app = Flask(__name__)
 

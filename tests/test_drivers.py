@@ -1,0 +1,288 @@
+"""Parked connections: nothing is held while nothing is to be done, and nothing of one connection is seen by another."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import gevent
+import gevent.os
+import pytest
+from gevent.local import local
+from greenlet import greenlet
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from support import DEADLINE, Diary, application, open_client
+
+from websock_gevent import WebSock, current
+from websock_gevent.testing import Client, connect
+
+
+def parked(handler: Any, state: Any = None, **options: Any) -> Client:
+    """Connect to a handler whose connection is parked."""
+    return open_client(handler, state, idle="parked", **options)
+
+
+class Ask(WebSock[Any]):
+    """Answers every message with what a function says."""
+
+    def __init__(self, answer: Callable[[str], object]) -> None:
+        self.answer = answer
+
+    def handle_in(self, message: Any, state: Any) -> Any:
+        return "push", str(self.answer(message)), state
+
+
+def asked(client: Client, message: str = "") -> str | bytes:
+    client.send(message)
+    return client.receive()
+
+
+def greenlets() -> int:
+    """How many there are, alive."""
+    gc.collect()
+    return sum(issubclass(type(thing), greenlet) and not thing.dead for thing in gc.get_objects())
+
+
+@contextmanager
+def many(handler: Any, count: int) -> Iterator[list[Client]]:
+    """Several parked connections of one server, as they are in a worker; each has answered once."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(parked(handler)) for _ in range(count)]
+
+
+def test_an_idle_connection_holds_no_greenlet() -> None:
+    ask = Ask(lambda _: id(gevent.getcurrent()))
+    with many(ask, 20) as clients:
+        assert len({asked(client) for client in clients}) == 1, "one after the other, they are lent the same greenlet"
+        held = greenlets()
+        with many(ask, 20) as more:
+            for client in more:
+                asked(client)
+            # What is left is one server's greenlet for each of them, which `connect` makes a server for.
+            assert greenlets() - held == 20
+
+
+def test_blocked_callbacks_have_a_greenlet_each_and_do_not_overlap() -> None:
+    running: list[str] = []
+    overlaps: list[str] = []
+
+    def slowly(name: str) -> str:
+        overlaps.extend(other for other in running if other == name)
+        running.append(name)
+        gevent.sleep(0.05)
+        running.remove(name)
+        return f"{name} of {len(running) + 1}"
+
+    with many(Ask(slowly), 3) as clients:
+        for client, name in zip(clients, "abc", strict=True):
+            client.send(name)
+            client.send(name)
+        answers = [str(client.receive()) for _ in range(2) for client in clients]
+    assert sorted(answer[0] for answer in answers) == sorted("aabbcc")
+    assert not overlaps and any(answer.endswith("of 3") for answer in answers)
+
+
+# What is kept with a greenlet.
+
+
+def test_a_greenlets_own_is_gone_at_the_next_callback() -> None:
+    own = local()
+
+    def visit(_: str) -> int:
+        own.visits = getattr(own, "visits", 0) + 1
+        return int(own.visits)
+
+    with many(Ask(visit), 5) as clients:
+        assert [asked(client) for _ in range(2) for client in clients] == ["1"] * 10
+
+
+def test_context_variables_belong_to_the_connection() -> None:
+    visits: ContextVar[int] = ContextVar("visits", default=0)
+
+    def visit(_: str) -> int:
+        visits.set(visits.get() + 1)
+        return visits.get()
+
+    with many(Ask(visit), 5) as clients:
+        assert [asked(client) for _ in range(2) for client in clients] == ["1"] * 5 + ["2"] * 5
+    assert visits.get() == 0
+
+
+def test_a_connection_begins_with_the_context_of_its_view() -> None:
+    user: ContextVar[str] = ContextVar("user")
+    app = application(Ask(lambda _: user.get()), idle="parked")
+
+    def view(environ: Any, start_response: Any) -> Any:
+        user.set(environ["PATH_INFO"])
+        return app(environ, start_response)
+
+    with connect(view, "/ann") as ann, connect(view, "/bob") as bob:
+        assert (asked(ann), asked(bob), asked(ann)) == ("/ann", "/bob", "/ann")
+
+
+def test_a_scoped_session_is_not_seen_by_another_connection() -> None:
+    engine = create_engine("sqlite://")
+    registry: scoped_session[Session] = scoped_session(sessionmaker(engine), gevent.getcurrent)
+    seen: list[Session] = []  # which keeps them, so that no two have the same address
+
+    def use(_: str) -> int:
+        session = registry()
+        session.info["users"] = session.info.get("users", 0) + 1
+        seen.append(session)
+        return int(session.info["users"])
+
+    with many(Ask(use), 5) as clients:
+        assert [asked(client) for client in clients] == ["1"] * 5
+    assert len(set(map(id, seen))) == 5
+    for session in seen:
+        session.close()
+    engine.dispose()
+
+
+def test_what_is_left_running_does_not_hit_another_connection(caplog: pytest.LogCaptureFixture) -> None:
+    left: list[gevent.Timeout] = []
+
+    def leave(message: str) -> str:
+        if message == "leave":
+            left.append(gevent.Timeout.start_new(0.02))
+        else:
+            gevent.sleep(0.1)
+        return "done"
+
+    handler = Ask(leave)
+    with many(handler, 2) as (one, other):
+        assert asked(one, "leave") == "done"
+        assert asked(other, "stay") == "done"
+        assert asked(one, "stay") == "done"
+    assert left
+    assert [record.getMessage() for record in caplog.records if "too late" in record.getMessage()]
+
+
+def test_somebody_who_keeps_the_greenlet_keeps_only_that() -> None:
+    kept: list[Any] = []
+
+    def keep(_: str) -> str:
+        kept.append(gevent.getcurrent())
+        return "kept"
+
+    with many(Ask(keep), 2) as (one, other):
+        asked(one)
+        asked(other)
+        assert kept[0] is not kept[1]
+        gevent.kill(kept[0])
+        assert asked(other) == "kept"
+        assert asked(one) == "kept"
+
+
+# The place that the server counts, and what counts instead.
+
+
+def test_more_than_max_connections_are_refused() -> None:
+    from gevent.pywsgi import WSGIServer
+
+    app = application(Ask(str.upper), idle="parked", max_connections=2)
+    server = WSGIServer(("127.0.0.1", 0), app, log=None)
+    server.start()
+    try:
+        import websockets.sync.client as independent
+
+        def client() -> Any:
+            return independent.connect(f"ws://127.0.0.1:{server.server_port}", open_timeout=DEADLINE)
+
+        def scenario() -> list[Any]:
+            answers: list[Any] = []
+            with client() as one:
+                with client():
+                    with pytest.raises(Exception, match="503") as refused:
+                        client()
+                    answers.append(refused.value.response.headers["Retry-After"])  # type: ignore[attr-defined]
+                with client() as third:
+                    for websocket in (one, third):
+                        websocket.send("again")
+                        answers.append(websocket.recv(DEADLINE))
+            return answers
+
+        assert gevent.get_hub().threadpool.apply(scenario) == ["1", "AGAIN", "AGAIN"]
+    finally:
+        server.stop()
+
+
+def test_the_environ_is_kept_without_what_the_server_put_there() -> None:
+    seen: list[dict[str, Any]] = []
+    mark = object()
+    app = application(Ask(lambda _: seen.append(current().websocket.environ)), idle="parked")
+
+    def middleware(environ: Any, start_response: Any) -> Any:
+        environ["the.mark"] = mark
+        return app(environ, start_response)
+
+    with connect(middleware, "/room?name=a%20b", headers={"X-Name": "é".encode().decode("latin-1")}) as client:
+        asked(client)
+        asked(client)
+        assert client.headers["Upgrade"] == "websocket"
+    environ = seen[0]
+    assert environ is seen[1], "it is unpacked once"
+    assert environ["PATH_INFO"] == "/room" and environ["QUERY_STRING"] == "name=a%20b"
+    assert environ["HTTP_X_NAME"] == "Ã©" and environ["wsgi.version"] == (1, 0) and environ["the.mark"] is mark
+    assert not {"wsgi.input", "wsgi.errors"} & set(environ)
+
+
+def test_unpatched_threads_keep_their_greenlets(caplog: pytest.LogCaptureFixture) -> None:
+    """A thread that has lent its hub must not end before its connection."""
+    diary, answers = Diary(), []
+
+    def serve() -> None:
+        with open_client(diary, idle="parked") as client:
+            answers.append(asked(client, "hello"))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    gevent.get_hub().threadpool.apply(thread.join, (DEADLINE,))
+    assert answers == ["hello"] and diary.wait() == "remote"
+
+
+# The end.
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_connection_is_cut_off_while_it_is_parked_or_blocked(blocked: bool) -> None:
+    from websock_gevent.connection import Connection
+
+    class Blocking(Diary):
+        def handle_in(self, message: Any, state: Any) -> Any:
+            if blocked:
+                gevent.sleep(DEADLINE)
+            return super().handle_in(message, state)
+
+    diary = Blocking()
+    with parked(diary) as client:
+        client.send("block")
+        if not blocked:
+            client.receive()
+        gevent.idle()
+        (connection,) = [thing for thing in gc.get_objects() if type(thing) is Connection and thing.phase < 2]
+        connection.cut()
+        assert diary.wait() == "shutdown"
+        client.wait_closed()
+        assert client.close_code == 1012
+
+
+@pytest.mark.parametrize("idle", ["parked", "greenlet"])
+def test_a_fork_leaves_the_connections_to_its_parent(idle: str) -> None:
+    def fork(_: str) -> str:
+        pid = gevent.os.fork()
+        if not pid:
+            gevent.sleep(0.3)  # the child's hub runs, with what it has inherited
+            os._exit(0)
+        return str(pid)
+
+    with open_client(Ask(fork), idle=idle) as one, open_client(Ask(lambda _: os.getpid()), idle=idle) as other:
+        pid = int(asked(one))
+        assert [asked(other, "who?") for _ in range(500)] == [str(os.getpid())] * 500
+        assert os.waitpid(pid, 0)[1] == 0

@@ -1,0 +1,82 @@
+"""Parked connections under real servers: what they do not hold, and how they end with their worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from raw import Raw, close_frame, masked, unmasked
+from serving import Server, certificate, gunicorn
+from test_drain import endings, say_goodbye
+
+PARKED = {"TEST_IDLE": "parked"}
+REFUSED_LINE = "idle='parked' needs gevent's own sockets without TLS"
+
+
+@contextmanager
+def clients(server: Server, count: int) -> Iterator[dict[str, Raw]]:
+    """So many at a time, each of which has had its first answer."""
+    opened = {}
+    with ExitStack() as stack:
+        for number in range(count):
+            opened[f"key{number}"] = raw = stack.enter_context(Raw(server))
+            raw.upgrade(f"/ending?key=key{number}")
+            raw.send(masked("here"))
+            assert raw.read(6) == unmasked("here")
+        yield opened
+
+
+@pytest.mark.parametrize("worker", ["gevent", "gevent_pywsgi"])
+def test_the_servers_places_are_free(worker: str) -> None:
+    """All but one: a greenlet of the server's own keeps its worker from ending before the connections."""
+    with (
+        gunicorn("served:app", "--worker-connections", "3", worker=worker, env=PARKED) as server,
+        clients(server, 20) as opened,
+    ):
+        for raw in opened.values():
+            raw.send(masked("still"))
+            assert raw.read(7) == unmasked("still")
+        assert "no connection is accepted any more" not in server.log()
+        os.kill(server.pid, signal.SIGTERM)
+        for raw in opened.values():
+            say_goodbye(raw)
+        server.wait()
+        assert endings(server.log(), opened) and "Traceback" not in server.log(), server.log()
+
+
+def test_the_server_keeps_its_word_to_those_behind_the_first() -> None:
+    """The connection whose server's greenlet stays ends first; the others are not forgotten."""
+    with gunicorn("served:app", env=PARKED) as server, clients(server, 3) as opened:
+        first = opened.pop("key0")
+        first.send(close_frame(1000))
+        assert first.read(4) == b"\x88\x02\x03\xe8" and first.rest() == b""
+        server.wait_for_log("ended key0 ")
+        os.kill(server.pid, signal.SIGTERM)
+        for raw in opened.values():
+            say_goodbye(raw)
+        server.wait()
+        assert endings(server.log(), opened), server.log()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT], ids=lambda number: number.name)
+def test_a_worker_that_may_not_wait_says_goodbye_all_the_same(number: int) -> None:
+    with gunicorn("served:app", "--graceful-timeout", "1", env=PARKED) as server, clients(server, 5) as opened:
+        os.kill(server.pid, number)
+        for raw in opened.values():  # which do not answer
+            assert raw.read(4) == b"\x88\x02\x03\xf4"
+        server.wait()
+        assert endings(server.log(), opened) and "Traceback" not in server.log(), server.log()
+
+
+def test_tls_keeps_its_greenlets_and_says_so_once(tmp_path: Path) -> None:
+    made = certificate(tmp_path)
+    with (
+        gunicorn("served:app", "--certfile", str(made.path), "--keyfile", str(made.path), env=PARKED) as server,
+    ):
+        server.tls = made.client
+        with clients(server, 3):
+            assert server.log().count(REFUSED_LINE) == 1

@@ -1,0 +1,171 @@
+"""Who runs a connection: one greenlet for its whole life, or one that is lent to it whenever there is something to do.
+
+Owns the loop around `Connection.step`, and the greenlets. Refuses to know what a step does, and where the socket comes
+from. Whatever a step raises, or is thrown into its greenlet, ends the connection and goes no further, but for a
+``SystemExit``.
+
+What is kept with a lent greenlet (`gevent.local`, a scoped database session) is gone when it goes, and no other
+connection ever sees it: one is lent again only if nothing is kept with it, and nobody has kept it. Context variables
+belong to the connection: what a callback sets is there at the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextvars import copy_context
+from sys import getrefcount
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+import gevent
+from gevent import GreenletExit
+from greenlet import greenlet
+
+from .connection import Connection, Phase
+from .drainer import Drainer
+from .mailbox import enter, leave
+
+__all__ = ["park", "run"]
+
+logger = logging.getLogger("websock_gevent")
+
+_CLOSED = Phase.CLOSED
+
+
+def run(connection: Connection) -> None:
+    """Serve until the end, in the calling greenlet.
+
+    Raises:
+        SystemExit: the process is told to end; after ``terminate``.
+    """
+    token = enter(connection)
+    waiter = connection.waiter
+    waiter.belong()
+    try:
+        while connection.phase < _CLOSED:
+            if connection.step():
+                waiter.breathe()
+            elif connection.phase < _CLOSED:
+                waiter.park()
+    except BaseException as error:
+        connection.fail(error)
+    finally:
+        connection.finish()
+        leave(token)
+
+
+def park(connection: Connection, drainer: Drainer) -> None:
+    """Serve in greenlets that are lent, one at a time, each as long as there is something to do. Returns at once.
+
+    Args:
+        drainer: Is told when everything is over and the socket is closed.
+    """
+    parked = _Parked(connection, drainer)
+    connection.waiter.rest(parked)
+    connection.waiter.wake()
+
+
+class _Parked:
+    """A connection without a greenlet of its own."""
+
+    __slots__ = ("_connection", "_context", "_drainer", "_pool")
+
+    def __init__(self, connection: Connection, drainer: Drainer) -> None:
+        self._connection = connection
+        self._drainer = drainer
+        self._context = copy_context()
+        self._context.run(enter, connection)
+        self._pool = _pool()
+
+    def lend(self, error: BaseException | None) -> None:
+        """Work in a greenlet from the pool. Called in the hub, and back there as soon as that blocks or is done."""
+        lent = self._pool.take()
+        lent.gr_context = self._context
+        lent.switch(self, error)
+
+    def work(self, error: BaseException | None) -> None:
+        """Do what there is to do, in a lent greenlet."""
+        connection = self._connection
+        connection.waiter.belong()
+        try:
+            if error is not None:
+                raise error
+            while connection.step() and connection.phase < _CLOSED:
+                connection.waiter.breathe()
+            if connection.phase < _CLOSED:
+                connection.waiter.rest(self)
+                return
+        except BaseException as error:
+            self._fail(error)
+        else:
+            self._finish()
+
+    def _fail(self, error: BaseException) -> None:
+        try:
+            self._connection.fail(error)
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._connection.finish()
+        self._connection.websocket.end()
+        self._drainer.discard(self._connection)
+
+
+class _Pool:
+    """The greenlets of one hub that are lent. Making one costs as much as a whole message, so they are used again."""
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = ref(hub)
+        self._idle: list[Any] = []
+
+    def take(self) -> Any:
+        """Return a greenlet that nobody else knows, and that knows nothing: an idle one or a new one."""
+        while self._idle:
+            lent = self._idle.pop()
+            if getrefcount(lent) == _UNKNOWN and not lent.__dict__:  # where `gevent.local` keeps what it has of it
+                return lent
+        lent = greenlet(self._serve, self._hub())
+        lent.switch()  # as far as where it waits: what a greenlet is started with, it keeps as long as it lives
+        return lent
+
+    def _serve(self) -> None:
+        """Be lent to one connection after the other."""
+        hub = gevent.get_hub()
+        while True:
+            try:
+                parked, error = hub.switch()
+            except GreenletExit:
+                return
+            except BaseException as thrown:  # such as a Timeout that was left running
+                logger.warning("%r came too late: the callback that it was for has returned", thrown)
+                return
+            parked.work(error)
+            del parked, error
+            if len(self._idle) == _MOST_IDLE:
+                return
+            gevent.getcurrent().gr_context = None
+            self._idle.append(gevent.getcurrent())
+
+
+def _pool() -> _Pool:
+    """The pool of the calling thread's hub."""
+    hub = gevent.get_hub()
+    found = _pools.get(hub)
+    if found is None:
+        found = _pools[hub] = _Pool(hub)
+    return found
+
+
+_pools: WeakKeyDictionary[Any, _Pool] = WeakKeyDictionary()
+#: As many are kept for the next burst.
+_MOST_IDLE = 100
+
+
+def _count_references() -> int:
+    """Of what one local variable alone refers to; versions of Python differ."""
+    lent = greenlet(_count_references)
+    return getrefcount(lent)
+
+
+_UNKNOWN = _count_references()
