@@ -517,4 +517,4 @@ def test_a_message_that_is_refused_is_not_kept() -> None:
         assert client.close_code == 1009
     _, error = handler.wait()
     assert error.__traceback__ is None
-    assert not kept[0].reader._message and not kept[0].reader._data
+    assert not kept[0].reader._message and not kept[0].reader.unread

@@ -24,7 +24,7 @@ from .goodbye import Goodbye
 from .mailbox import Mailbox
 from .messages import BATCH, BATCH_SIZE
 from .options import Options
-from .websock import Reason, Stop, WebSock, interpret
+from .websock import Reason, WebSock, interpret
 from .websocket import WebSocket
 
 __all__ = ["Connection", "Phase"]
@@ -160,7 +160,9 @@ class Connection:
         self._initialised = True
         self.phase = _OPEN
         self._deadlines.begin()
-        self._apply(frames, stop)
+        self.websocket.out += frames
+        if stop is not None:
+            self._end(stop.reason, stop.code, stop.text)
         return True
 
     def _bind(self) -> Any:
@@ -207,25 +209,23 @@ class Connection:
 
     def _handle_items(self) -> bool:
         """Handle a batch of items. Return whether there may be more."""
-        next_item, size = self.websocket.reader.next_item, 0
+        reader, waiter, handle_in = self.websocket.reader, self.waiter, self._handler.handle_in
+        size = 0
         for _ in range(BATCH):
-            item = next_item()
+            item = reader.next_item()
             if item is None:
                 return False
             opcode, payload = item
             if opcode > BINARY:
                 self._control(item)
             elif opcode:
-                self._call(self._handler.handle_in, payload)
+                self._call(handle_in, payload)
                 size += len(payload)
-            if self._must_pause or size > BATCH_SIZE or not opcode:
+            if size > BATCH_SIZE or not opcode or self.phase is not _OPEN or self._doom or waiter.stalled is not None:
                 return True
+            if not reader.unread:
+                return False
         return True
-
-    @property
-    def _must_pause(self) -> bool:
-        """Whether no further callback may run before something else is looked at."""
-        return self.phase is not _OPEN or self.waiter.stalled is not None or self._doom is not None
 
     def _control(self, item: Any) -> None:
         opcode, payload = item
@@ -241,27 +241,24 @@ class Connection:
         began = monotonic()
         for _ in range(min(BATCH, len(mailbox))):
             self._call(self._handler.handle_info, mailbox.take())
-            if self._must_pause or self._deadlines.alarm:
+            if self.phase is not _OPEN or self._doom or self.waiter.stalled is not None or self._deadlines.alarm:
                 break
         self._deadlines.excuse(monotonic() - began)  # mail is no sign of life of the peer
         return len(mailbox) > 0 or self.phase is not _OPEN
 
     def _call(self, callback: Callable[[Any, Any], Any], argument: Any) -> None:
         """Run one callback and do what it asks for."""
-        if self.websocket.out:
+        websocket = self.websocket
+        if websocket.out:
             self.waiter.flush_soon()  # this callback may block; what was answered before it must not wait for that
         try:
-            frames, self._state, stop = interpret(callback(argument, self._state), self.websocket.deflater)
+            frames, self._state, stop = interpret(callback(argument, self._state), websocket.deflater)
         except _KILLS:
             raise
         except BaseException as error:  # gevent.Timeout is one
             self._crashed(getattr(callback, "__name__", "callback"), error)
-        else:
-            self._apply(frames, stop)
-
-    def _apply(self, frames: list[bytes], stop: Stop | None) -> None:
-        if frames:
-            self.websocket.out += frames
+            return
+        websocket.out += frames
         if stop is not None:
             self._end(stop.reason, stop.code, stop.text)
 

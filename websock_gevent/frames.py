@@ -39,6 +39,7 @@ __all__ = [
     "close_frame",
     "frame",
     "is_sendable",
+    "long_frame",
     "parse_close",
 ]
 
@@ -97,6 +98,11 @@ def frame(opcode: int, payload: Payload) -> bytes:
     if size < 65536:
         return _LENGTH_16(0x80 | opcode, 126, size) + payload
     return _LENGTH_64(0x80 | opcode, 127, size) + payload
+
+
+def long_frame(opcode: int, payload: bytes) -> list[bytes]:
+    """Encode a frame of at least 64 KiB in two pieces, header and payload, so that the payload is not copied."""
+    return [_LENGTH_64(0x80 | opcode, 127, len(payload)), payload]
 
 
 def is_sendable(code: int) -> bool:

@@ -18,6 +18,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -139,7 +140,13 @@ def _watch_exit() -> None:
 
 
 def _worker() -> Any:
-    """The gunicorn worker that this process is; ``None`` if it is none. One handler may have been replaced."""
+    """The gunicorn worker that this process is; ``None`` if it is none."""
+    return _worker_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _worker_of(pid: int) -> Any:
+    """Look for it behind its signal handlers, which it has set before its first request. One may have been replaced."""
     for number in _SIGNALS:
         worker = getattr(signal.getsignal(number), "__self__", None)
         if hasattr(worker, "alive") and hasattr(worker, "cfg"):

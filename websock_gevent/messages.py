@@ -34,6 +34,8 @@ _PAUSE: Item = (CONTINUATION, b"")
 _LENGTH_16 = Struct("!H").unpack_from
 _LENGTH_64 = Struct("!Q").unpack_from
 _utf8_decoder = getincrementaldecoder("utf-8")
+#: The state of a decoder between two characters. It need not see what is ASCII then.
+_NO_CHARACTER_BEGUN = (b"", 0)
 
 
 class MessageReader:
@@ -47,10 +49,10 @@ class MessageReader:
 
     Attributes:
         errors: How undecodable text is treated, as in `bytes.decode`.
+        unread: Bytes of which some have not been taken yet; empty if all have.
     """
 
     __slots__ = (
-        "_data",
         "_deflated",
         "_final",
         "_in_frame",
@@ -66,6 +68,7 @@ class MessageReader:
         "_short",
         "_validator",
         "errors",
+        "unread",
     )
 
     def __init__(
@@ -75,7 +78,7 @@ class MessageReader:
         self._max_message = max_message_size
         self._short = min(MAX_CONTROL, max_frame_size, max_message_size)
         self.errors = "strict" if validate_utf8 else "surrogateescape"
-        self._data = b""
+        self.unread = b""
         self._pos = 0
         # The open message: its opcode (0 if there is none), its bytes so far, and what checks them if it is TEXT.
         self._opcode = 0
@@ -96,9 +99,9 @@ class MessageReader:
         What is left of earlier bytes is then one incomplete header or control frame, so joining them costs next to
         nothing.
         """
-        if self._pos < len(self._data):
-            data = self._data[self._pos :] + data
-        self._data = data
+        if self._pos < len(self.unread):
+            data = self.unread[self._pos :] + data
+        self.unread = data
         self._pos = 0
 
     def next_item(self) -> Item | None:
@@ -107,21 +110,30 @@ class MessageReader:
         Raises:
             ProtocolError: the bytes break RFC 6455; the reader must not be used any more.
         """
-        data, pos = self._data, self._pos
+        data, pos = self.unread, self._pos
         available = len(data) - pos
         if not available:
             if self._more:
                 return self._next_item()
-            self._data, self._pos = b"", 0  # an idle connection does not hold what it received last
+            self.unread, self._pos = b"", 0  # an idle connection does not hold what it received last
             return None
         if available >= 6 and not self._opcode:
             # Most frames are this: a whole short message. One look instead of the general case below.
             first, size = data[pos], data[pos + 1] - 128
             if (first == 0x81 or first == 0x82) and 0 <= size <= self._short and size + 6 <= available:
                 start = pos + 6
-                self._pos = end = start + size
+                end = start + size
                 payload = apply_mask(data[start:end], data[pos + 2 : start])
-                return (TEXT, self._decoded(payload)) if first == 0x81 else (BINARY, payload)
+                if size + 6 < available:
+                    self._pos = end
+                else:
+                    self.unread, self._pos = b"", 0
+                if first == 0x82:
+                    return BINARY, payload
+                try:
+                    return TEXT, payload.decode("utf-8", self.errors)
+                except UnicodeDecodeError as error:
+                    raise _bad_text(error) from None
         return self._next_item()
 
     def _next_item(self) -> Item | None:
@@ -135,7 +147,7 @@ class MessageReader:
                 if header is None:
                     return None
                 opcode, length, start = header
-                if len(self._data) - start < length:
+                if len(self.unread) - start < length:
                     if opcode >= CLOSE:
                         return None
                 elif opcode >= CLOSE or (opcode and self._final and not (self._deflated and length > SHORT)):
@@ -146,8 +158,8 @@ class MessageReader:
                 return _PAUSE
             if self._final and not self._in_frame:
                 return self._finish()
-            if self._pos == len(self._data):
-                self._data, self._pos = b"", 0  # all taken: a message that is slow to come does not hold it twice
+            if self._pos == len(self.unread):
+                self.unread, self._pos = b"", 0  # all taken: a message that is slow to come does not hold it twice
                 return None
         return _PAUSE
 
@@ -159,7 +171,7 @@ class MessageReader:
 
     def _header(self) -> tuple[int, int, int] | None:
         """Check the next frame's header; return opcode, payload length, and where the payload begins."""
-        data, start = self._data, self._pos + 2
+        data, start = self.unread, self._pos + 2
         if len(data) < start:
             return None
         first, second = data[start - 2], data[start - 1]
@@ -221,11 +233,11 @@ class MessageReader:
     def _take(self, start: int, length: int) -> bytes:
         """Unmask a payload that is there as a whole, and go on behind it."""
         self._pos = end = start + length
-        return apply_mask(self._data[start:end], self._mask)
+        return apply_mask(self.unread[start:end], self._mask)
 
     def _take_payload(self) -> None:
         """Append what is there of the open frame's payload to the open message."""
-        chunk = self._take(self._pos, min(self._remaining, len(self._data) - self._pos))
+        chunk = self._take(self._pos, min(self._remaining, len(self.unread) - self._pos))
         self._remaining -= len(chunk)
         self._in_frame = self._remaining > 0
         turn = len(chunk) & 3
@@ -237,7 +249,7 @@ class MessageReader:
         if self._deflated:
             chunk = self._inflate(chunk)
         self._message += chunk
-        if self._validator is not None:
+        if self._validator is not None and not (chunk.isascii() and self._validator.getstate() == _NO_CHARACTER_BEGUN):
             _validate(self._validator, chunk)
 
     def _inflate(self, chunk: bytes) -> bytes:
@@ -254,7 +266,7 @@ class MessageReader:
         """Give back what is held, of decompressing and of an open message. Nothing can be read any more."""
         self._inflater = self._validator = None
         self._more = False
-        self._data = b""
+        self.unread = b""
         self._message = b""
 
     def _finish(self) -> Item:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from werkzeug import exceptions
@@ -72,7 +73,7 @@ def upgrade(
         TypeError, ValueError: an unknown or ill-typed option, or a handler without its callbacks.
     """
     _check_handler(handler)
-    chosen = (options or Options()).updated(overrides)
+    chosen = (options or _defaults()).updated(overrides)
     response = _response_class(_framework_class())(status=_STATUS)
     response.plan(handler, state, chosen)
     if chosen.early_validate_upgrade:
@@ -236,6 +237,11 @@ class _Life:
 
 #: One subclass for each ``response_class``.
 _classes: dict[type[Response], type[UpgradeResponse]] = {Response: UpgradeResponse}
+
+
+@lru_cache(maxsize=1)
+def _defaults() -> Options:
+    return Options()
 
 
 def _check_handler(handler: object) -> None:

@@ -159,7 +159,8 @@ class Waiter:
 
     def is_mine(self) -> bool:
         """Tell whether the calling greenlet is one of the connection's thread."""
-        return bool(_get_ident() == self._hub.thread_ident)
+        same: bool = _get_ident() == self._hub.thread_ident
+        return same
 
     def call_soon(self, function: Callable[..., object], *args: object) -> None:
         """Have the hub call a function; from any thread."""

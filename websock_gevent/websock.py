@@ -13,7 +13,7 @@ import logging
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from .deflate import Deflater
-from .frames import BINARY, MAX_CONTROL, PING, PONG, RSV1, TEXT, frame, is_sendable
+from .frames import BINARY, MAX_CONTROL, PING, PONG, RSV1, TEXT, frame, is_sendable, long_frame
 
 __all__ = [
     "Close",
@@ -139,6 +139,8 @@ _OPCODES = {"text": TEXT, "binary": BINARY, "ping": PING, "pong": PONG}
 #: Reasons with a close code of their own; with these, `terminate` gets "normal".
 _NORMAL: dict[object, int] = {"normal": 1000, ("shutdown", "restart"): 1012, ("shutdown", "disconnected"): 1000}
 _NOTHING: list[bytes] = []
+#: Bytes from which a second ``send`` for the header costs less than copying the payload behind it.
+_LONG = 1 << 18
 
 
 def interpret(result: Any, deflater: Deflater | None = None) -> tuple[list[bytes], Any, Stop | None]:
@@ -206,9 +208,10 @@ def encode(messages: Any, deflater: Deflater | None = None) -> list[bytes]:
     """
     if deflater is None:  # the usual case, and the usual messages
         if type(messages) is str:
-            return [frame(TEXT, messages.encode())]
+            payload = messages.encode()
+            return [frame(TEXT, payload)] if len(payload) < _LONG else long_frame(TEXT, payload)
         if type(messages) is bytes:
-            return [frame(BINARY, messages)]
+            return [frame(BINARY, messages)] if len(messages) < _LONG else long_frame(BINARY, messages)
     if isinstance(messages, list):
         if deflater is not None and deflater.shared is None:
             for message in messages:

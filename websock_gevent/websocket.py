@@ -172,11 +172,14 @@ class WebSocket(GeventWebSocket):
     def discard(self) -> int:
         """Receive once and forget it. Returns what `fill` does."""
         try:
-            return len(self._raw.recv(RECEIVE_MOST))
+            received = len(self._raw.recv(self._size))
         except _WOULD_BLOCK:
             return -1
         except OSError:
             return 0
+        if received == self._size:
+            self._size = min(received * 4, RECEIVE_MOST)
+        return received
 
     def control(self, item: Item) -> None:
         """Do what a received control frame asks of an endpoint: answer a ping (§5.5.2), note a close frame (§5.5.1).
