@@ -20,6 +20,7 @@ REFERENCE = "gevent-websocket/pywsgi"
 EVERYTHING = COMMON | {"deflate", "queue"}
 GEVENT_WEBSOCKET_WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
 COMPRESSING = COMMON | {"deflate"}
+IDLE = frozenset({"idle"})
 EPOLL = HERE / "apps" / "epoll_echo.c"
 
 
@@ -123,6 +124,7 @@ SERVERS = (
         ("{port}",),
         program=str(BUILD / "epoll_echo"),
         probe=(sys.executable, str(HERE / "native.py"), str(EPOLL)),
-        offers=frozenset({"echo", "fanout"}),
+        offers=frozenset({"echo", "fanout", "idle"}),
     ),
+    Server("a WSGI application, waiting/gunicorn", "gunicorn, gevent", gunicorn("waiting:app", "gevent"), offers=IDLE),
 )

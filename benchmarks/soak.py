@@ -39,7 +39,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import machine
-from echo import revision
+from peers import revision
 from servers import HERE, Running, Server, gunicorn, running
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_asyncio
