@@ -12,10 +12,9 @@ import re
 import sys
 
 from cli import main
-from peers import revision
 from runner import SIZE, Kind, Scenario, size_of, window_columns
 
-__all__ = ["KIND", "revision"]
+__all__ = ["KIND"]
 
 
 def parse(found: re.Match[str]) -> Scenario:
