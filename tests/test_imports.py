@@ -25,7 +25,8 @@ ALLOWED = {
     "waiter": "websocket",
     "deadlines": "frames options waiter websocket",
     "goodbye": "deadlines errors frames messages waiter websocket",
-    "mailbox": "deflate waiter websock websocket",
+    "addresses": "",
+    "mailbox": "addresses deflate waiter websock websocket",
     "connection": "deadlines errors frames goodbye mailbox messages options websock websocket",
     "servers": "frames",
     "drainer": "websock",
@@ -36,18 +37,36 @@ ALLOWED = {
     "testing": "errors",
     "serve": "drainer hosts",
     "__init__": "deflate drainer errors frames hosts mailbox options upgrade websock websocket",
+    "pubsub/errors": "",
+    "pubsub/entries": "",
+    "pubsub/registry": "addresses mailbox pubsub/entries",
+    "pubsub/presence": "mailbox",
+    "pubsub/monitors": "mailbox",
+    "pubsub/backend": "mailbox pubsub/entries pubsub/presence pubsub/registry",
+    "pubsub/embedded": "mailbox pubsub/backend pubsub/entries pubsub/presence pubsub/registry",
+    "pubsub/pubsub": "addresses mailbox pubsub/backend pubsub/embedded pubsub/entries pubsub/monitors pubsub/presence "
+    "pubsub/registry",
+    "pubsub/__init__": "pubsub/entries pubsub/errors pubsub/pubsub",
 }
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
 
 
 def imported(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
-    return {node.module or alias.name for node in nodes for alias in node.names}
+    return {
+        name_of(path.parents[node.level - 1] / f"{node.module or alias.name}.py")
+        for node in nodes
+        for alias in node.names
+    }
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=name_of)
 def test_imports_go_one_way(path: Path) -> None:
-    assert imported(path) <= set(ALLOWED[path.stem].split())
+    assert imported(path) <= set(ALLOWED[name_of(path)].split())
 
 
 def test_the_order_has_no_circle() -> None:

@@ -8,6 +8,7 @@ since only the owner takes from it, and never blocks on it, putting is safe from
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token
@@ -16,12 +17,15 @@ from typing import Any, Protocol
 
 from gevent.queue import SimpleQueue
 
+from . import addresses
 from .deflate import Deflater
 from .waiter import Waiter
 from .websock import Messages, Reason, encode
 from .websocket import WebSocket
 
 __all__ = ["Mailbox", "Timer", "current", "enter", "leave"]
+
+logger = logging.getLogger("websock_gevent")
 
 
 class HasMailbox(Protocol):
@@ -72,6 +76,8 @@ class Mailbox:
 
     __slots__ = (
         "__weakref__",
+        "_address",
+        "_at_end",
         "_limit",
         "_monitors",
         "_overflow",
@@ -95,6 +101,8 @@ class Mailbox:
         self._monitors: list[Mailbox] = []
         self._watched: list[Mailbox] = []
         self._timers: set[Timer] = set()
+        self._address: str | None = None
+        self._at_end: list[Callable[[Mailbox, Reason], object]] = []
 
     def __repr__(self) -> str:
         return f"<Mailbox, ended: {self._reason!r}>" if self._websocket is None else f"<Mailbox of {self._websocket!r}>"
@@ -114,6 +122,19 @@ class Mailbox:
         if self._websocket is None:
             raise RuntimeError(f"this connection has ended: {self._reason!r}")
         return self._websocket
+
+    @property
+    def address(self) -> str:
+        """A name for this connection in the whole cluster, for ``PubSub.send`` and ``monitor``: ASCII without blanks.
+
+        Made when first asked for, in a callback or while the connection is open. A PubSub that reaches other processes
+        begins to listen for messages to this one then, which may take it as long as its ``timeout``.
+        """
+        if self._address is None:
+            self._address = addresses.name(self)
+            if self._reason is not None:
+                addresses.forget(self._address)
+        return self._address
 
     def send(self, message: object) -> bool:
         """Put a message in; ``handle_info`` gets it. From any greenlet and any OS thread; never blocks.
@@ -184,6 +205,15 @@ class Mailbox:
         with suppress(ValueError):
             other._monitors.remove(self)
 
+    def at_end(self, function: Callable[[Mailbox, Reason], object]) -> None:
+        """Have a function called when the connection has ended, behind ``terminate``; at once if it has ended.
+
+        It is called in whichever greenlet ends the connection, and must not block. What it raises is logged.
+        """
+        self._at_end.append(function)
+        if self._reason is not None:
+            self._tell_the_end(self._reason)
+
     # For the owner.
 
     def __len__(self) -> int:
@@ -218,7 +248,21 @@ class Mailbox:
             with suppress(ValueError):
                 other._monitors.remove(self)
         self._watched.clear()
+        if self._address is not None:
+            addresses.forget(self._address)
         self._tell_monitors(reason)
+        self._tell_the_end(reason)
+
+    def _tell_the_end(self, reason: Reason) -> None:
+        while True:
+            try:
+                function = self._at_end.pop(0)
+            except IndexError:
+                return
+            try:
+                function(self, reason)
+            except Exception:
+                logger.exception("a function given to at_end raised")
 
     def _tell_monitors(self, reason: Reason) -> None:
         # Whoever pops an entry tells it, so that an end in one thread and `monitor` in another tell it once.
