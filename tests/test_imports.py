@@ -44,8 +44,15 @@ ALLOWED = {
     "pubsub/monitors": "mailbox",
     "pubsub/backend": "mailbox pubsub/entries pubsub/presence pubsub/registry",
     "pubsub/embedded": "mailbox pubsub/backend pubsub/entries pubsub/presence pubsub/registry",
+    "pubsub/scripts": "",
+    "pubsub/buffer": "pubsub/errors",
+    "pubsub/client": "pubsub/errors",
+    "pubsub/feeds": "pubsub/entries",
+    "pubsub/listener": "pubsub/backend pubsub/client pubsub/entries pubsub/errors pubsub/feeds pubsub/scripts",
+    "pubsub/redis_backend": "addresses mailbox pubsub/backend pubsub/buffer pubsub/client pubsub/entries pubsub/errors "
+    "pubsub/feeds pubsub/listener pubsub/monitors pubsub/presence pubsub/registry pubsub/scripts",
     "pubsub/pubsub": "addresses mailbox pubsub/backend pubsub/embedded pubsub/entries pubsub/monitors pubsub/presence "
-    "pubsub/registry",
+    "pubsub/redis_backend pubsub/registry",
     "pubsub/__init__": "pubsub/entries pubsub/errors pubsub/pubsub",
 }
 

@@ -30,14 +30,23 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(params=["embedded"])
-def make(request: pytest.FixtureRequest) -> Make:
-    """Make a PubSub; each test has a Redis without keys."""
-    if request.param == "embedded":
-        return PubSub
-    server: RedisServer = request.getfixturevalue("redis")
-    server.client().flushall()
-    return lambda **settings: PubSub(server.url, **settings)
+@pytest.fixture(params=["embedded", "redis"])
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    """Make a PubSub, which is closed at the end of the test."""
+    url: str | None = None
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis")
+        server.client().flushall()
+        url = server.url
+    made: list[PubSub] = []
+
+    def make(**settings: Any) -> PubSub:
+        made.append(PubSub(url, **settings))
+        return made[-1]
+
+    yield make
+    for pubsub in made:
+        pubsub.close()
 
 
 @pytest.fixture
@@ -468,8 +477,8 @@ def test_monitor_tells_errors_as_text(pubsub: PubSub, enter: Enter) -> None:
     client.ping()
     pubsub.monitor(handler.mailbox.address, page.mailbox)
     client.send("go")
+    client.wait_closed()
     assert page.wait_for(1) == [("down", handler.mailbox.address, ("error", "LookupError: no such room"))]
-    client.abort()
 
 
 def test_demonitor(pubsub: PubSub, enter: Enter) -> None:
@@ -550,7 +559,7 @@ def test_a_key_is_any_text(pubsub: PubSub, enter: Enter, key: str) -> None:
 
 
 def held(pubsub: PubSub) -> int:
-    presence: Any = pubsub._backend.presence  # type: ignore[attr-defined]
+    presence: Any = pubsub._use().presence  # type: ignore[attr-defined]
     return sum(map(len, (pubsub._registry, pubsub._monitors, presence, pubsub._held, pubsub._watched)))
 
 

@@ -15,7 +15,7 @@ from weakref import WeakMethod
 
 from gevent import monkey
 
-__all__ = ["find", "forget", "name", "on_first", "process", "process_of"]
+__all__ = ["find", "forget", "name", "off", "on_name", "process", "process_of"]
 
 _new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 
@@ -56,7 +56,7 @@ def process_of(address: str) -> str:
 
 
 def name(owner: Any) -> str:
-    """Give a mailbox an address. Returns when whoever asked `on_first` has seen to it that messages get here."""
+    """Give a mailbox an address. Returns when whoever asked `on_name` has seen to it that messages get here."""
     own = process()
     with _names.lock:
         address = _names.given.get(id(owner))
@@ -82,7 +82,12 @@ def forget(address: str) -> None:
         _names.given.pop(id(owner), None)
 
 
-def on_first(listener: Callable[[], object]) -> None:
+def on_name(listener: Callable[[], object]) -> None:
     """Have a method called, in the thread that asks, whenever an address is given. It is not kept alive for that."""
     _listeners[:] = [reference for reference in _listeners if reference() is not None]
     _listeners.append(WeakMethod(listener))
+
+
+def off(listener: Callable[[], object]) -> None:
+    """Take `on_name` back."""
+    _listeners[:] = [reference for reference in _listeners if reference() not in (None, listener)]

@@ -84,3 +84,9 @@ class Backend(Protocol):
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was published has left. Return ``False`` if it has not in so many seconds."""
+
+    def close(self, seconds: float) -> None:
+        """The process ends."""
+
+    def abandon(self) -> None:
+        """This is a copy in a child process, and another one is used there."""

@@ -150,3 +150,9 @@ class Embedded:
     def flush(self, timeout: float) -> bool:
         """Nothing waits."""
         return True
+
+    def close(self, seconds: float) -> None:
+        """Nothing to do."""
+
+    def abandon(self) -> None:
+        """Nothing to do."""

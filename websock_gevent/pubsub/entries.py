@@ -74,7 +74,8 @@ def decode(text: str) -> Any:
 def position(id_: str) -> Position | None:
     """Return an id as a pair of numbers; ``None`` if it is none, which is as good as one that is not kept."""
     found = _ID.fullmatch(id_)
-    return (int(found[1]), int(found[2])) if found else None
+    pair = (int(found[1]), int(found[2])) if found else None
+    return pair if pair is not None and max(pair) < 1 << 63 else None
 
 
 class Entry:

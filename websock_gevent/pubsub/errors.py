@@ -19,7 +19,15 @@ class PubSubError(Exception):
 
 
 class Unavailable(PubSubError):
-    """The server cannot be reached, or does not answer in time. What was asked for may have happened all the same."""
+    """The server cannot be reached, or does not answer in time. What was asked for may have happened all the same.
+
+    Attributes:
+        broken: A connection could not be made or broke, which was noticed at once; ``False`` after a time-out.
+    """
+
+    def __init__(self, text: str, broken: bool = False) -> None:
+        super().__init__(text)
+        self.broken = broken
 
 
 class AccessDenied(PubSubError):

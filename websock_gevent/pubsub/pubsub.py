@@ -6,6 +6,7 @@ a connection holds dies with it. What has to leave the process is the backend's:
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,8 @@ _new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 
 #: Who is present on a topic: the metas by key.
 Metas = dict[str, list[Any]]
+#: Seconds that the end of a process waits for what has to be said to the server.
+GOODBYE = 2.0
 _SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -72,6 +75,7 @@ class PubSub:
         settings = Settings(prefix, keep, age, timeout, watchdog, lifetime, buffer)
         self._make = _backend(url, settings)
         self._begin()
+        self._use()  # checks the address, and is there for the addresses of this process
         _all.add(self)
 
     def _begin(self) -> None:
@@ -81,7 +85,14 @@ class PubSub:
         self._watched: set[Mailbox] = set()
         self._registry = Registry()
         self._monitors = Monitors()
-        self._backend: Backend = self._make(self._registry, self._monitors.down)
+        self._made: Backend | None = None
+
+    def _use(self) -> Backend:
+        if self._made is None:
+            with self._lock:
+                if self._made is None:
+                    self._made = self._make(self._registry, self._monitors.down)
+        return self._made
 
     # Topics.
 
@@ -124,9 +135,9 @@ class PubSub:
         found = self._registry.add(topic, subscription)
         self._hold(mailbox)
         try:
-            self._backend.join(found)
+            self._use().join(found)
             if since is not None:
-                subscription.settle(self._backend.replay(topic, since))
+                subscription.settle(self._use().replay(topic, since))
         except BaseException:
             self.unsubscribe(topic, mailbox)
             raise
@@ -136,7 +147,7 @@ class PubSub:
         _check("topic", topic)
         left = self._registry.remove(topic, _this(mailbox))
         if left is not None:
-            self._backend.leave(left)
+            self._use().leave(left)
 
     def broadcast(self, topic: str, message: Any) -> str | None:
         """Publish a message. Subscribers get the messages of one publisher on one topic in their order.
@@ -149,12 +160,12 @@ class PubSub:
             TypeError, ValueError: JSON cannot carry it; the text shows what.
         """
         _check("topic", topic)
-        return self._backend.publish(topic, encode(message), "")
+        return self._use().publish(topic, encode(message), "")
 
     def broadcast_from(self, topic: str, message: Any, mailbox: Mailbox | None = None) -> str | None:
         """Publish a message to all subscribers but this connection; else as `broadcast`."""
         _check("topic", topic)
-        return self._backend.publish(topic, encode(message), _this(mailbox).address)
+        return self._use().publish(topic, encode(message), _this(mailbox).address)
 
     # Addresses.
 
@@ -177,7 +188,7 @@ class PubSub:
         mailbox = addresses.find(address)
         if mailbox is not None:
             return bool(mailbox.send(decode(text)))
-        return not self._is_ours(address) and self._backend.send(address, text)
+        return not self._is_ours(address) and self._use().send(address, text)
 
     def monitor(self, address: str, mailbox: Mailbox | None = None) -> None:
         """Have ``("down", address, reason)`` put into a mailbox when another connection ends; at once if it has ended.
@@ -199,7 +210,7 @@ class PubSub:
             self._monitors.down(address, None)
         else:
             try:
-                self._backend.monitor(address)
+                self._use().monitor(address)
             except BaseException:
                 self._monitors.remove(address, watcher)
                 raise
@@ -231,14 +242,14 @@ class PubSub:
         _check("topic", topic)
         _check("key", key)
         mailbox = _this(mailbox)
-        self._backend.track(Tracked(topic, mailbox, key, encode([key, meta])))
+        self._use().track(Tracked(topic, mailbox, key, encode([key, meta])))
         self._hold(mailbox)
 
     def untrack(self, topic: str, key: str, mailbox: Mailbox | None = None) -> None:
         """Take `track` back. Does nothing if nobody is tracked."""
         _check("topic", topic)
         _check("key", key)
-        self._backend.untrack(topic, _this(mailbox), key)
+        self._use().untrack(topic, _this(mailbox), key)
 
     def list(self, topic: str) -> Metas:
         """Return who is present on a topic, in all processes: for each key the metas of its connections.
@@ -248,14 +259,24 @@ class PubSub:
         """
         _check("topic", topic)
         present: Metas = {}
-        for text in self._backend.list(topic):
+        for text in self._use().list(topic):
             key, meta = decode(text)
             present.setdefault(key, []).append(meta)
         return present
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until the buffer is empty. Return ``False`` if it is not within so many seconds."""
-        return self._backend.flush(timeout)
+        return self._use().flush(timeout)
+
+    def close(self) -> None:
+        """Send what waits, disconnect, and forget all subscriptions; for scripts and tests. It may be used again.
+
+        The end of a process does the same, but for a crash, which takes what is in the buffer with it.
+        """
+        made = self._made
+        self._begin()
+        if made is not None:
+            made.close(GOODBYE)
 
     # What dies with a connection.
 
@@ -274,9 +295,9 @@ class PubSub:
         with self._lock:
             self._held.discard(mailbox)  # first: what is entered behind this is held anew, and ends at once
         for topic in self._registry.drop(mailbox):
-            self._backend.leave(topic)
+            self._use().leave(topic)
         self._monitors.drop(mailbox)
-        self._backend.end(mailbox)
+        self._use().end(mailbox)
 
     def _watch(self, target: Mailbox) -> None:
         """Be told of the end of a connection of this process."""
@@ -298,7 +319,11 @@ def _backend(url: str | None, settings: Settings) -> Callable[..., Backend]:
         return lambda registry, down: Embedded(settings, registry, down)
     if not isinstance(url, str) or not url.startswith(_SCHEMES):
         raise ValueError(f"{url!r} is no address of a Redis server; accepted are None and {', '.join(_SCHEMES)}")
-    raise NotImplementedError("only the embedded backend is there yet")
+    try:
+        from .redis_backend import RedisBackend
+    except ImportError as error:
+        raise ImportError("PubSub over Redis needs the redis package: pip install websock-gevent[redis]") from error
+    return lambda registry, down: RedisBackend(url, settings, registry, down)
 
 
 def _this(mailbox: Mailbox | None) -> Mailbox:
@@ -317,7 +342,17 @@ _all: WeakSet[PubSub] = WeakSet()
 
 def _after_fork() -> None:
     for pubsub in tuple(_all):
+        made = pubsub._made
+        if made is not None:
+            made.abandon()
         pubsub._begin()
+        pubsub._use()
+
+
+def _at_exit() -> None:
+    for pubsub in tuple(_all):
+        pubsub.close()
 
 
 os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

@@ -15,7 +15,7 @@ from gevent import monkey
 
 from .. import addresses
 from ..mailbox import Mailbox
-from .entries import Entry, Replay, gap
+from .entries import Entry, Position, Replay, gap
 
 __all__ = ["Registry", "Subscription", "Topic"]
 
@@ -35,13 +35,14 @@ class Subscription:
         waiting: Keep what comes until `settle` has delivered what came before.
     """
 
-    __slots__ = ("_lock", "_waiting", "ids", "mailbox", "push")
+    __slots__ = ("_lock", "_replayed", "_waiting", "ids", "mailbox", "push")
 
     def __init__(self, mailbox: Mailbox, push: bool, ids: bool, waiting: bool) -> None:
         self.mailbox = mailbox
         self.push = push
         self.ids = ids
         self._waiting: list[Entry] | None = [] if waiting else None
+        self._replayed: Position | None = None  # up to where, as long as entries before that may still come live
         self._lock = _new_lock() if waiting else None
 
     def take(self, entry: Entry) -> None:
@@ -51,7 +52,7 @@ class Subscription:
                 if self._waiting is not None:
                     self._waiting.append(entry)
                     return
-        self._put(entry)
+        self._put_once(entry)
 
     def settle(self, replay: Replay) -> None:
         """Deliver what was missed, then what has come meanwhile, none of it twice; from now on, live."""
@@ -59,10 +60,17 @@ class Subscription:
         with self._lock:  # nothing in here switches or blocks: a mailbox only takes
             for entry in replay.entries:
                 self._put(entry)
+            self._replayed = replay.end
             for entry in self._waiting or ():
-                if entry.kind == "gap" or entry.position > replay.end:
-                    self._put(entry)
+                self._put_once(entry)
             self._waiting = None
+
+    def _put_once(self, entry: Entry) -> None:
+        if self._replayed is not None:
+            if entry.kind != "gap" and entry.position <= self._replayed:
+                return
+            self._replayed = None
+        self._put(entry)
 
     def _put(self, entry: Entry) -> None:
         if entry.sender and addresses.find(entry.sender) is self.mailbox:

@@ -1,0 +1,188 @@
+"""The way to Redis: connections, timeouts, and errors that name their cause.
+
+Owns redis-py, the check of the server's version, and that whoever waits for the server holds up nobody else: in a
+process that is monkey-patched the greenlet waits; in one that is not but has a hub, a thread of the hub's pool does.
+Refuses to know what is asked of the server.
+
+redis-py's own retries are off: what a repeated command would do is known only where it comes from, and a connection
+that was lost must be noticed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import redis
+from gevent import getcurrent, monkey
+from gevent._hub_local import get_hub_if_exists
+from redis.backoff import NoBackoff
+from redis.connection import BlockingConnectionPool
+from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, ReadOnlyError, RedisError
+from redis.retry import Retry
+
+from .errors import AccessDenied, MemoryFull, PubSubError, ReadOnly, Unavailable, Unsupported
+
+__all__ = ["Client", "aside"]
+
+T = TypeVar("T")
+
+#: Streams with exclusive ranges (`XRANGE key (id +`) came with it.
+OLDEST_SERVER = (6, 2)
+#: Connections for commands, for each process; who comes when all are in use waits for one.
+CONNECTIONS = 16
+
+_new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
+_Local: Any = monkey.get_original("threading", "local")
+
+
+def aside(function: Callable[..., T], *args: Any) -> T:
+    """Call something that blocks, without holding up the hub of this thread, if there is one.
+
+    Raises:
+        RuntimeError: this is the hub itself (a callback of a timer, say), which cannot wait for anything.
+    """
+    hub = get_hub_if_exists()
+    if hub is None:
+        return function(*args)
+    if getcurrent() is hub:
+        raise RuntimeError("this would block the hub: call it in a greenlet, or use PubSub(url, buffer=...) to publish")
+    if monkey.is_module_patched("socket"):
+        return function(*args)
+    result: T = hub.threadpool.apply(function, args)
+    return result
+
+
+class Client:
+    """Runs commands. May be used from any greenlet and any thread.
+
+    Args:
+        url: Of the server.
+        timeout: Seconds to wait for it.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._url = url
+        self.shown = re.sub(r"//[^/@]*@", "//", url).partition("?")[0]
+        self._timeout = timeout
+        self._lock = _new_lock()
+        self._shared: Any = None
+        self._local = _Local()  # gevent's sockets belong to the thread that made them
+        self._checked = False
+        self._options = {
+            "decode_responses": True,
+            "encoding_errors": "replace",
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+        }
+        self._new_pool()  # a wrong address is an error now, not when it is used first
+
+    def _new_pool(self) -> BlockingConnectionPool:
+        return BlockingConnectionPool.from_url(
+            self._url, max_connections=CONNECTIONS, timeout=self._timeout, **self._options
+        )
+
+    def _redis(self) -> Any:
+        if monkey.is_module_patched("socket"):
+            own = getattr(self._local, "redis", None)
+            if own is None:
+                own = self._local.redis = redis.Redis(connection_pool=self._new_pool())
+            return own
+        with self._lock:
+            if self._shared is None:
+                self._shared = redis.Redis(connection_pool=self._new_pool())
+            return self._shared
+
+    def connection(self) -> Any:
+        """Return a new connection of redis-py, connected, for one's own use."""
+        pool = self._new_pool()
+        connection = pool.connection_class(**pool.connection_kwargs)
+        with self.errors():
+            connection.connect()
+        return connection
+
+    def run(self, function: Callable[[Any], Any]) -> Any:
+        """Have a function ask the server, given redis-py's client.
+
+        Raises:
+            PubSubError: the server cannot be asked, or refuses.
+        """
+        return aside(self._run, function)
+
+    def _run(self, function: Callable[[Any], Any]) -> Any:
+        client = self._redis()
+        if not self._checked:
+            self.check()
+        with self.errors():
+            return function(client)
+
+    def script(self, code: str, keys: list[str], arguments: list[Any]) -> Any:
+        """Run a script; loaded into the server if it is not there.
+
+        Raises:
+            PubSubError: the server cannot be asked, or refuses.
+        """
+        return self.run(lambda client: client.register_script(code)(keys=keys, args=arguments))
+
+    def scripts(self, code: str, calls: list[tuple[list[str], list[Any]]]) -> list[Any]:
+        """Run a script several times in one go, given keys and arguments of each. Errors as of `script`."""
+
+        def run(client: Any) -> Any:
+            script = client.register_script(code)
+            with client.pipeline(transaction=False) as pipeline:
+                for keys, arguments in calls:
+                    script(keys=keys, args=arguments, client=pipeline)
+                return pipeline.execute()
+
+        results: list[Any] = self.run(run)
+        return results
+
+    def check(self) -> str:
+        """See whether the server is one that will do. Return the name of its run, which is another after a restart.
+
+        Raises:
+            PubSubError: it will not do, or cannot be asked.
+        """
+        with self.errors():
+            info = self._redis().info("server")
+        version = tuple(int(part) for part in re.findall(r"\d+", str(info["redis_version"]))[:2])
+        if version < OLDEST_SERVER:
+            raise Unsupported(f"Redis at {self.shown} is version {info['redis_version']}; PubSub needs 6.2 or newer")
+        if info.get("redis_mode") == "cluster":
+            raise Unsupported(f"Redis at {self.shown} is part of a Redis Cluster, which PubSub does not support")
+        self._checked = True
+        return str(info["run_id"])
+
+    def errors(self) -> _Errors:
+        """In its ``with`` block, errors of redis-py become ours."""
+        return _Errors(self.shown)
+
+
+class _Errors:
+    def __init__(self, shown: str) -> None:
+        self._shown = shown
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (RedisError, OSError)):
+            raise _translated(error, self._shown) from error
+
+
+def _translated(error: Exception, shown: str) -> PubSubError:
+    """Choose the class by the cause; the words of the server, where there are some, are the best text."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, (AuthenticationError, NoPermissionError)) or "NOPERM" in text:
+        return AccessDenied(f"Redis at {shown} denies access: {text}")
+    if "OOM" in text or "used memory > 'maxmemory'" in text:
+        return MemoryFull(f"Redis at {shown} has no memory left (maxmemory): {text}")
+    if isinstance(error, ReadOnlyError) or "READONLY" in text:
+        return ReadOnly(f"Redis at {shown} is a read-only replica; PubSub needs the master: {text}")
+    if isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError)):
+        broken = isinstance(error, redis.ConnectionError) and not isinstance(error, BusyLoadingError)
+        return Unavailable(f"Redis at {shown} cannot be reached: {text}", broken)
+    return PubSubError(f"Redis at {shown} refuses: {text}")

@@ -1,0 +1,386 @@
+"""The one connection on which a process listens to Redis, and the thread that has it.
+
+Owns that thread (a greenlet where the process is monkey-patched), the subscriptions on the connection, and the watch
+over it: a server that is silent is asked whether it is there, and one that does not answer has gone, however open the
+socket looks. Behind each loss of the connection every feed is caught up from its stream. The same thread shows the
+process's signs of life and runs the errands of connections that have ended. Refuses to know topics, mailboxes and
+presence: it has feeds, and calls back.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+from .backend import Settings
+from .client import Client, aside
+from .entries import NOWHERE, position
+from .errors import PubSubError, Unavailable
+from .feeds import Cut, Feed, caught_up, parse
+from .scripts import REPLAY
+
+__all__ = ["Listener"]
+
+logger = logging.getLogger("websock_gevent")
+
+#: Seconds to wait before the next attempt to connect: at first, and at most; less a random half.
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+#: Names in one command, scripts in one go.
+CHUNK = 500
+#: Seconds of work after which everybody else has a turn.
+TURN = 0.01
+
+
+class Listener:
+    """Follows feeds.
+
+    Args:
+        client: For commands, and for the connection.
+        settings: ``timeout``, ``watchdog``, ``lifetime`` and ``age``.
+        inbox: A feed that is followed from the beginning.
+        beat: Called in the thread at the beginning and then three times in each ``lifetime``.
+    """
+
+    def __init__(self, client: Client, settings: Settings, inbox: Feed, beat: Callable[[], None]) -> None:
+        self._client = client
+        self._settings = settings
+        self._beat = beat
+        self._feeds: dict[str, Feed] = {inbox.stream: inbox}  # by channel; the thread's alone
+        self._wishes: deque[tuple[bool, Feed]] = deque()
+        self._errands: deque[Callable[[], object]] = deque()
+        self._confirming: deque[Feed] = deque()
+        self._confirmed: list[Feed] = []
+        self._pid = os.getpid()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._tried = threading.Event()
+        self._wake_up, self._woken = -1, -1
+        self._connection: Any = None
+        self._run = ""
+        self._heard = self._asked = monotonic()
+        self._next_beat = self._next_errand = 0.0
+        self._lost_at = monotonic()
+        self._error: PubSubError | None = None
+        self._stopped = self._abandoned = False
+        self.connected = False
+
+    # For everybody.
+
+    def start(self) -> None:
+        """Begin to listen, if need be. Returns when the server has been reached.
+
+        Raises:
+            PubSubError: it has not.
+        """
+        if not self.connected:
+            aside(self._start)
+        error = self._error
+        if not self.connected:
+            raise error or Unavailable(f"Redis at {self._client.shown} has not answered in time")
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None:
+                self._woken, self._wake_up = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+                self._thread = threading.Thread(target=self._live, name="websock_gevent.pubsub", daemon=True)
+                self._thread.start()
+        self._tried.wait(4 * self._settings.timeout)
+
+    def follow(self, feed: Feed) -> None:
+        """Follow a feed. Returns when nothing that is published on it is missed any more.
+
+        Raises:
+            PubSubError: the server cannot be reached.
+        """
+        self.start()
+        if feed.ready.is_set():
+            return
+        self._wish(True, feed)
+        if not aside(feed.ready.wait, 2 * self._settings.timeout):
+            raise self._error or Unavailable(f"Redis at {self._client.shown} has not confirmed a subscription in time")
+
+    def unfollow(self, feed: Feed) -> None:
+        """Follow a feed no more. Does not block."""
+        self._wish(False, feed)
+
+    def _wish(self, wanted: bool, feed: Feed) -> None:
+        self._wishes.append((wanted, feed))
+        self._wake()
+
+    def errand(self, function: Callable[[], object]) -> None:
+        """Have something done in the thread when the server is there, behind what was asked for before. Does not block.
+
+        It is repeated until it raises no `PubSubError`.
+        """
+        self._errands.append(function)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._wake_up >= 0:
+            with suppress(BlockingIOError):  # it has been woken so often that the pipe is full
+                os.write(self._wake_up, b"x")
+
+    def settle(self, seconds: float) -> None:
+        """Wait until the errands are done, but not longer than so many seconds."""
+        done = threading.Event()
+        if self.connected and not self._abandoned:
+            self.errand(done.set)
+            done.wait(seconds)
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped = True
+        self._wake()
+
+    def abandon(self) -> None:
+        """This is a copy in a child process: never touch the connection, which is the parent's."""
+        self._abandoned = True
+
+    # The thread.
+
+    def _live(self) -> None:
+        self._follow_server()
+        if self._stopped and not self._abandoned:
+            self._disconnect()
+            os.close(self._woken)
+            woken, self._wake_up = self._wake_up, -1
+            os.close(woken)
+
+    def _follow_server(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._is_over():
+            try:
+                self._connect()
+                pause = FIRST_PAUSE
+                self._serve()
+            except PubSubError as error:
+                self._lose(error)
+            except Exception as error:  # ours; the process must not be deaf because of it
+                logger.exception("PubSub: the listener failed and begins anew")
+                self._lose(PubSubError(f"the listener failed: {error!r}"))
+            if self._is_over():
+                return
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _is_over(self) -> bool:
+        # A fork copies greenlets: the child's copy of this one must not read what is meant for the parent.
+        return self._stopped or self._abandoned or os.getpid() != self._pid
+
+    def _lose(self, error: PubSubError) -> None:
+        if self._is_over():
+            return
+        if self.connected or not self._tried.is_set():
+            logger.warning("PubSub: lost. %s", error)
+        if self.connected:
+            self._lost_at = self._heard
+        self._error = error
+        self._disconnect()
+        self._tried.set()
+
+    def _disconnect(self) -> None:
+        self.connected = False
+        if self._connection is not None:
+            with suppress(Exception):
+                self._connection.disconnect()
+            self._connection = None
+
+    def _connect(self) -> None:
+        """Connect, subscribe to everything anew, and catch up."""
+        self._connection = self._client.connection()
+        run = self._client.check()
+        cut = Cut(monotonic() - self._lost_at, run == self._run)
+        self._confirming.clear()
+        self._confirmed.clear()
+        self._fulfil(announce=False)
+        feeds = list(self._feeds.values())
+        self._subscribe(feeds)
+        early = self._await_confirmations()
+        self._confirmed.clear()
+        caught, gaps = self._catch_up([feed for feed in feeds if feed.position is not None], cut)
+        self._begin([feed for feed in feeds if feed.position is None])
+        self._run = run
+        for channel, data in early:
+            self._take_message(channel, data)
+        self._beat()
+        self._next_beat = monotonic() + self._settings.lifetime / 3
+        was_lost, self._error, self.connected = self._error is not None, None, True
+        if was_lost:
+            text = "PubSub: Redis at %s is back after %.1f s: %d entries replayed, %d gaps"
+            logger.warning(text, self._client.shown, cut.seconds, caught, gaps)
+        self._tried.set()
+
+    def _await_confirmations(self) -> list[tuple[str, str]]:
+        """Wait until the server has confirmed all subscriptions. Return the messages that came in between."""
+        early: list[tuple[str, str]] = []
+        while self._confirming:
+            response = self._read()
+            if response[0] == "message":
+                early.append((response[1], response[2]))
+            else:
+                self._take(response)
+        return early
+
+    def _serve(self) -> None:
+        while not self._is_over():
+            self._fulfil()
+            self._wait()
+            if self._is_over():
+                return
+            self._read_all()
+            self._begin(self._confirmed)
+            self._watch()
+            if monotonic() >= self._next_beat:
+                self._next_beat = monotonic() + self._settings.lifetime / 3
+                self._beat()
+            self._run_errands()
+
+    def _wait(self) -> None:
+        """Wait until there is something to read, something to do, or time to look."""
+        due = [max(self._heard, self._asked) + self._settings.watchdog, self._next_beat]
+        if self._errands:
+            due.append(self._next_errand)
+        self._poll(max(0.0, min(due) - monotonic()))
+
+    def _poll(self, seconds: float) -> bool:
+        """Wait for the connection or a wake-up. Return whether the connection has something."""
+        poll: Any = select.poll()  # not select(): its descriptors end at 1024
+        descriptor = self._connection._sock.fileno()
+        poll.register(descriptor, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        ready = poll.poll(math.ceil(seconds * 1000))
+        if self._is_over():
+            return False
+        with suppress(BlockingIOError):
+            while os.read(self._woken, 4096):
+                pass
+        return any(found == descriptor for found, _ in ready)
+
+    def _read(self) -> Any:
+        with self._client.errors():
+            response = self._connection.read_response()
+        self._heard = monotonic()
+        return response
+
+    def _can_read(self) -> bool:
+        with self._client.errors():
+            return bool(self._connection.can_read(0))
+
+    def _read_all(self) -> None:
+        began = monotonic()
+        while self._can_read():
+            self._take(self._read())
+            if monotonic() - began > TURN:
+                time.sleep(0.0001)
+                began = monotonic()
+
+    def _take(self, response: Any) -> None:
+        if response[0] == "message":
+            self._take_message(response[1], response[2])
+        elif response[0] == "subscribe":
+            self._confirmed.append(self._confirming.popleft())
+
+    def _take_message(self, channel: str, data: str) -> None:
+        feed = self._feeds.get(channel)
+        if feed is None:
+            return
+        try:
+            before, entry = parse(feed.topic, data)
+        except (KeyError, ValueError):
+            logger.warning("PubSub: something came on %r that is not ours", channel)
+            return
+        if not feed.take(before, entry):
+            self._catch_up([feed], Cut(0.0, True))
+
+    def _watch(self) -> None:
+        """Ask a silent server whether it is there; one that does not answer is not."""
+        now = monotonic()
+        if now - self._heard < self._settings.watchdog:
+            return
+        if self._asked <= self._heard:
+            self._asked = now
+            with self._client.errors():
+                self._connection.send_command("PING")
+        elif now - self._asked >= self._settings.watchdog and not self._poll(0):
+            raise Unavailable(f"Redis at {self._client.shown} does not answer")
+
+    # Feeds.
+
+    def _fulfil(self, announce: bool = True) -> None:
+        """Subscribe and unsubscribe as was asked for, in that order."""
+        fresh: list[Feed] = []
+        while self._wishes:
+            wanted, feed = self._wishes.popleft()
+            current = self._feeds.get(feed.stream)
+            if wanted and current is not feed:
+                self._feeds[feed.stream] = feed
+                fresh.append(feed)
+            elif not wanted and current is feed:
+                del self._feeds[feed.stream]
+                if feed in fresh:
+                    fresh.remove(feed)
+                elif announce:
+                    self._command("UNSUBSCRIBE", feed.stream)
+        if announce:
+            self._subscribe(fresh)
+
+    def _subscribe(self, feeds: list[Feed]) -> None:
+        for chunk in _chunks(feeds):
+            self._confirming += chunk
+            self._command("SUBSCRIBE", *(feed.stream for feed in chunk))
+
+    def _command(self, *parts: str) -> None:
+        with self._client.errors():
+            self._connection.send_command(*parts)
+
+    def _begin(self, feeds: list[Feed]) -> None:
+        """The server has confirmed these: find out where they begin."""
+        begun = [feed for feed in feeds if feed.position is None]
+        self._confirmed = []
+        for chunk in _chunks(begun):
+            answers = self._client.scripts(REPLAY, [([feed.stream], ["9" * 18 + "-0"]) for feed in chunk])
+            for feed, answer in zip(chunk, answers, strict=True):
+                if not feed.begin(position(answer[3]) or NOWHERE):
+                    self._catch_up([feed], Cut(0.0, True))
+
+    def _catch_up(self, feeds: list[Feed], cut: Cut) -> tuple[int, int]:
+        """Deliver what was missed. Return how many entries and gaps it was."""
+        entries = gaps = 0
+        for chunk in _chunks(feeds):
+            positions = [feed.position or NOWHERE for feed in chunk]
+            calls: list[Any] = [([feed.stream], [f"{a}-{b}"]) for feed, (a, b) in zip(chunk, positions, strict=True)]
+            for feed, since, answer in zip(chunk, positions, self._client.scripts(REPLAY, calls), strict=True):
+                replay = caught_up(feed.topic, since, answer, self._settings.age, cut)
+                lost = sum(entry.kind == "gap" for entry in replay.entries)
+                entries, gaps = entries + len(replay.entries) - lost, gaps + lost
+                feed.catch_up(replay)
+                feed.ready.set()
+        return entries, gaps
+
+    # Errands.
+
+    def _run_errands(self) -> None:
+        while self._errands and monotonic() >= self._next_errand:
+            try:
+                self._errands[0]()
+            except Unavailable:
+                raise
+            except PubSubError as error:
+                logger.warning("PubSub: %s; it will be tried again", error)
+                self._next_errand = monotonic() + LONGEST_PAUSE
+                return
+            self._errands.popleft()
+
+
+def _chunks(feeds: list[Feed]) -> Iterable[list[Feed]]:
+    return (feeds[at : at + CHUNK] for at in range(0, len(feeds), CHUNK))

@@ -1,0 +1,289 @@
+"""PubSub over Redis: many processes, many hosts.
+
+Owns what passes between processes and when this one counts as alive: it publishes by scripts, listens through a
+`Listener` from the first subscription, presence or address on, and answers to what is sent to its inbox. What is kept
+in the server is written down in `scripts`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from gevent import monkey
+
+from .. import addresses
+from ..mailbox import Mailbox
+from . import scripts
+from .backend import Down, Settings
+from .buffer import Buffer
+from .client import Client, aside
+from .entries import Entry, Replay, decode, encode, position
+from .errors import PubSubError, Unavailable
+from .feeds import Feed, missed
+from .listener import Listener
+from .monitors import told
+from .presence import Presence, Tracked
+from .registry import Registry, Topic
+
+__all__ = ["RedisBackend"]
+
+logger = logging.getLogger("websock_gevent")
+
+_new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
+
+
+class RedisBackend:
+    """The backend of many processes; see `Backend`. One for each process."""
+
+    def __init__(self, url: str, settings: Settings, registry: Registry, down: Down) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._down = down
+        self._lock = _new_lock()
+        self._client = Client(url, settings.timeout)
+        self._numbers = count(1)
+        self._kept = [settings.keep, int(settings.age * 1000)]
+        self._buffer = Buffer(settings.buffer, self._publish) if settings.buffer else None
+        self._process = addresses.process()
+        inbox = Feed("", self._key("inbox", self._process), self._receive)
+        self._listener = Listener(self._client, settings, inbox, self._beat)
+        self._asked: dict[str, set[str]] = {}  # who of us is monitored from which processes
+        self._watched: dict[str, set[str]] = {}  # process → its connections that somebody here monitors
+        self._complaint = ""
+        self.presence = Presence()
+        addresses.on_name(self._listen)
+
+    def _key(self, kind: str, name: str = "") -> str:
+        return f"{self._settings.prefix}{kind}:{name}" if name else f"{self._settings.prefix}{kind}"
+
+    # Topics.
+
+    def publish(self, topic: str, text: str, sender: str) -> str | None:
+        """Publish, or let it wait in the buffer."""
+        job = self._key("topic", topic), sender, f"{self._process}.{next(self._numbers)}", text
+        if self._buffer is None:
+            return self._publish(job)
+        self._buffer.put(job)
+        return None
+
+    def _publish(self, job: tuple[str, str, str, str], again: bool = False) -> str:
+        stream, sender, name, text = job
+        id_: str = self._once(
+            scripts.PUBLISH, [stream], lambda again: [*self._kept, "message", sender, name, again, text], again
+        )
+        return id_
+
+    def _once(self, code: str, keys: list[str], arguments: Callable[[int], list[Any]], again: bool = False) -> Any:
+        """Run a script that publishes. Where a connection breaks, it is tried once more, and known by its name then."""
+        try:
+            return self._client.script(code, keys, arguments(int(again)))
+        except Unavailable as error:
+            if again or not error.broken:
+                raise
+            return self._client.script(code, keys, arguments(1))
+
+    def join(self, topic: Topic) -> None:
+        """Subscribe to its channel, if that is not done."""
+        with self._lock:
+            if topic.feed is None:
+                topic.feed = Feed(topic.name, self._key("topic", topic.name), topic.deliver)
+        self._listener.follow(topic.feed)
+
+    def leave(self, topic: Topic) -> None:
+        """Unsubscribe from its channel."""
+        if topic.feed is not None:
+            self._listener.unfollow(topic.feed)
+
+    def replay(self, topic: str, since: str) -> Replay:
+        """Read what is kept behind an id."""
+        known = position(since)
+        start = "0-0" if known is None else f"{known[0]}-{known[1]}"
+        return missed(topic, known, self._client.script(scripts.REPLAY, [self._key("topic", topic)], [start]))
+
+    def flush(self, timeout: float) -> bool:
+        """Wait for the buffer."""
+        return self._buffer is None or aside(self._buffer.wait, timeout)
+
+    # Addresses: the inbox is a stream as well, so that what is sent to us survives a loss of the connection.
+
+    def _listen(self) -> None:
+        """An address of this process becomes known: be there for it."""
+        try:
+            self._listener.start()
+        except PubSubError:
+            pass  # the listener has written it to the log, and goes on trying
+
+    def send(self, address: str, text: str) -> bool:
+        """Put it into the inbox of the process."""
+        return self._post(addresses.process_of(address), f'["send",{encode(address)},{text}]')
+
+    def monitor(self, address: str) -> None:
+        """Ask the process; and look after the process itself."""
+        process = addresses.process_of(address)
+        self._listener.start()
+        with self._lock:
+            self._watched.setdefault(process, set()).add(address)
+        if not self._post(process, encode(["monitor", address, self._process])):
+            self._lost(address, None)
+
+    def _post(self, process: str, text: str) -> bool:
+        if not process:
+            return False
+        name = f"{self._process}.{next(self._numbers)}"
+        keys = [self._key("inbox", process), self._key("processes")]
+        return bool(self._once(scripts.SEND, keys, lambda again: [process, *self._kept, name, again, text]))
+
+    def _receive(self, entry: Entry) -> None:
+        """Something is in the inbox."""
+        if entry.kind == "gap":
+            logger.warning("PubSub: messages that were sent to connections of this process may be lost")
+            return
+        match decode(entry.text):
+            case ["send", str(address), message]:
+                mailbox = addresses.find(address)
+                if mailbox is not None:
+                    mailbox.send(message)
+            case ["monitor", str(address), str(process)]:
+                self._ask(address, process)
+            case ["down", str(address), reason]:
+                self._lost(address, tuple(reason) if isinstance(reason, list) else reason)
+
+    def _ask(self, address: str, process: str) -> None:
+        """Somebody elsewhere wants to know of the end of one of ours."""
+        target: Mailbox | None = addresses.find(address)
+        if target is None:
+            self._listener.errand(lambda: self._post(process, encode(["down", address, None])))
+            return
+        with self._lock:
+            is_first = address not in self._asked
+            self._asked.setdefault(address, set()).add(process)
+        if is_first:
+            target.at_end(self._tell)
+
+    def _tell(self, target: Mailbox, reason: Any) -> None:
+        address = target.address
+        with self._lock:
+            processes = self._asked.pop(address, set())
+        for process in processes:
+            text = encode(["down", address, told(reason)])
+            self._listener.errand(lambda process=process, text=text: self._post(process, text))  # type: ignore[misc]
+
+    def _lost(self, address: str, reason: Any) -> None:
+        with self._lock:
+            watched = self._watched.get(addresses.process_of(address), set())
+            watched.discard(address)
+            if not watched:
+                self._watched.pop(addresses.process_of(address), None)
+        self._down(address, reason)
+
+    # Presence.
+
+    def track(self, tracked: Tracked) -> None:
+        """Enter here, then in the server, for as long as this process lives."""
+        self._listener.start()
+        before = self.presence.put(tracked)
+        try:
+            self._client.script(scripts.TRACK, *self._tracking(tracked))
+        except BaseException:
+            if before is None:
+                self.presence.take(tracked.topic, tracked.mailbox, tracked.key)
+                self._listener.errand(lambda: self._untrack(tracked))  # the server may have entered it all the same
+            else:
+                self.presence.put(before)
+            raise
+
+    def untrack(self, topic: str, mailbox: Mailbox, key: str) -> None:
+        """Remove here, then in the server."""
+        gone = self.presence.take(topic, mailbox, key)
+        if gone is not None:
+            try:
+                self._untrack(gone)
+            except BaseException:
+                self._listener.errand(lambda: self._untrack(gone))
+                raise
+
+    def end(self, mailbox: Mailbox) -> None:
+        """Remove here, and in the server as soon as it is there."""
+        for gone in self.presence.drop(mailbox):
+            self._listener.errand(lambda gone=gone: self._untrack(gone))  # type: ignore[misc]
+
+    def list(self, topic: str) -> list[str]:
+        """Ask the server."""
+        keys = [self._key("present", topic), self._key("processes")]
+        present: list[str] = self._client.script(scripts.LIST, keys, [])
+        return present
+
+    def _untrack(self, tracked: Tracked) -> None:
+        keys, (field, _, member, *kept) = self._tracking(tracked)
+        self._client.script(scripts.UNTRACK, keys, [field, member, *kept])
+
+    def _tracking(self, tracked: Tracked) -> tuple[Any, Any]:
+        topic, mailbox, key, text = tracked
+        field = f"{mailbox.address} {key}"
+        keys = [self._key("present", topic), self._key("owned", self._process), self._key("topic", topic)]
+        return keys, [field, text, json.dumps([topic, field]), *self._kept]
+
+    # Life and death, in the listener's thread.
+
+    def _beat(self) -> None:
+        """Show a sign of life, and see who else does not."""
+        try:
+            lifetime = int(self._settings.lifetime * 1000)
+            arguments = [self._process, lifetime, *tuple(self._watched)]
+            known, dead, lost = self._client.script(scripts.HEARTBEAT, [self._key("processes")], arguments)
+            if not known:
+                self._introduce()
+            for process in dead:
+                self._bury(process)
+            for process in lost:
+                for address in tuple(self._watched.get(process, ())):
+                    self._lost(address, ("error", "process lost"))
+            self._complaint = ""
+        except Unavailable:
+            raise
+        except PubSubError as error:  # no memory, say; to listen is possible all the same
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                logger.warning("PubSub: no sign of life can be given. %s", error)
+
+    def _introduce(self) -> None:
+        """The server does not know us (any more): say again who is present, and whom we monitor."""
+        calls = [self._tracking(tracked) for tracked in self.presence.all()]
+        for at in range(0, len(calls), 500):
+            self._client.scripts(scripts.TRACK, calls[at : at + 500])
+        for process, watched in tuple(self._watched.items()):
+            for address in tuple(watched):
+                if not self._post(process, encode(["monitor", address, self._process])):
+                    self._lost(address, ("error", "process lost"))
+
+    def _bury(self, process: str, willingly: int = 0) -> int:
+        keys = [self._key("processes"), self._key("owned", process), self._key("inbox", process)]
+        arguments = [process, self._settings.prefix, *self._kept, willingly]
+        removed = int(self._client.script(scripts.BURY, keys, arguments))
+        if not willingly and removed:
+            logger.warning("PubSub: process %s has died, %d entries of presence with it", process, removed)
+        return removed
+
+    def close(self, seconds: float) -> None:
+        """The process ends: send what waits, and take back what it has said; either in so many seconds at the most."""
+        addresses.off(self._listen)
+        if self._buffer is not None and not self._buffer.wait(seconds):
+            logger.error("PubSub: the process ends, and %d messages in the buffer are lost", len(self._buffer))
+        if self._listener.connected:
+            self._listener.settle(seconds)
+            try:
+                self._bury(self._process, willingly=1)
+            except PubSubError as error:
+                logger.warning("PubSub: the process ends without a word. %s", error)
+        self._listener.stop()
+
+    def abandon(self) -> None:
+        """This is a copy in a child process: leave the parent's connections alone."""
+        addresses.off(self._listen)
+        self._listener.abandon()
+        if self._buffer is not None:
+            self._buffer.abandoned = True
