@@ -54,6 +54,11 @@ class RedisServer:
         self._program = Program([*self._command, *options])
         self._program.wait_for_log("Ready to accept connections")
 
+    def log(self) -> str:
+        """What it has written."""
+        assert self._program is not None
+        return self._program.log()
+
     def client(self, **options: Any) -> Any:
         """A client of its own, for looking at the server or setting it up."""
         return redis.Redis(port=self.port, decode_responses=True, **options)

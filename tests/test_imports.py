@@ -45,12 +45,15 @@ ALLOWED = {
     "pubsub/backend": "mailbox pubsub/entries pubsub/presence pubsub/registry",
     "pubsub/embedded": "mailbox pubsub/backend pubsub/entries pubsub/presence pubsub/registry",
     "pubsub/scripts": "",
-    "pubsub/buffer": "pubsub/errors",
-    "pubsub/client": "pubsub/errors",
+    "pubsub/waiting": "",
+    "pubsub/buffer": "pubsub/errors pubsub/waiting",
+    "pubsub/client": "pubsub/errors pubsub/waiting",
     "pubsub/feeds": "pubsub/entries",
-    "pubsub/listener": "pubsub/backend pubsub/client pubsub/entries pubsub/errors pubsub/feeds pubsub/scripts",
+    "pubsub/listener": "pubsub/backend pubsub/client pubsub/entries pubsub/errors pubsub/feeds pubsub/scripts "
+    "pubsub/waiting",
     "pubsub/redis_backend": "addresses mailbox pubsub/backend pubsub/buffer pubsub/client pubsub/entries pubsub/errors "
-    "pubsub/feeds pubsub/listener pubsub/monitors pubsub/presence pubsub/registry pubsub/scripts",
+    "pubsub/feeds pubsub/listener pubsub/monitors pubsub/presence pubsub/registry pubsub/scripts "
+    "pubsub/waiting",
     "pubsub/pubsub": "addresses mailbox pubsub/backend pubsub/embedded pubsub/entries pubsub/monitors pubsub/presence "
     "pubsub/redis_backend pubsub/registry",
     "pubsub/__init__": "pubsub/entries pubsub/errors pubsub/pubsub",

@@ -70,6 +70,9 @@ class Backend(Protocol):
     def monitor(self, address: str) -> None:
         """Have `Down` called when a connection in another process ends; at once if there is none."""
 
+    def demonitor(self, address: str) -> None:
+        """Nobody here wants to know any more. Must not block."""
+
     def track(self, tracked: Tracked) -> None:
         """Somebody is present, or is so with another meta."""
 

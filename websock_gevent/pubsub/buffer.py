@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 from .errors import BufferFull, PubSubError
+from .waiting import background
 
 __all__ = ["Buffer"]
 
@@ -40,7 +41,7 @@ class Buffer:
         self._empty = threading.Event()
         self._empty.set()
         self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread: object = None
         self.abandoned = False
 
     def __len__(self) -> int:
@@ -60,8 +61,7 @@ class Buffer:
         if self._thread is None:
             with self._starting:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._live, name="websock_gevent.pubsub.buffer", daemon=True)
-                    self._thread.start()
+                    self._thread = background(self._live, "websock_gevent.pubsub.buffer")
 
     def wait(self, seconds: float) -> bool:
         """Wait until the queue is empty. Return ``False`` if it is not within so many seconds."""

@@ -1,7 +1,6 @@
 """The way to Redis: connections, timeouts, and errors that name their cause.
 
-Owns redis-py, the check of the server's version, and that whoever waits for the server holds up nobody else: in a
-process that is monkey-patched the greenlet waits; in one that is not but has a hub, a thread of the hub's pool does.
+Owns redis-py and the check of the server's version. Whoever waits for the server holds up nobody else (`waiting`).
 Refuses to know what is asked of the server.
 
 redis-py's own retries are off: what a repeated command would do is known only where it comes from, and a connection
@@ -12,21 +11,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import redis
-from gevent import getcurrent, monkey
-from gevent._hub_local import get_hub_if_exists
+from gevent import monkey
 from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool
 from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, ReadOnlyError, RedisError
 from redis.retry import Retry
 
 from .errors import AccessDenied, MemoryFull, PubSubError, ReadOnly, Unavailable, Unsupported
+from .waiting import aside
 
-__all__ = ["Client", "aside"]
-
-T = TypeVar("T")
+__all__ = ["Client"]
 
 #: Streams with exclusive ranges (`XRANGE key (id +`) came with it.
 OLDEST_SERVER = (6, 2)
@@ -35,23 +32,6 @@ CONNECTIONS = 16
 
 _new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 _Local: Any = monkey.get_original("threading", "local")
-
-
-def aside(function: Callable[..., T], *args: Any) -> T:
-    """Call something that blocks, without holding up the hub of this thread, if there is one.
-
-    Raises:
-        RuntimeError: this is the hub itself (a callback of a timer, say), which cannot wait for anything.
-    """
-    hub = get_hub_if_exists()
-    if hub is None:
-        return function(*args)
-    if getcurrent() is hub:
-        raise RuntimeError("this would block the hub: call it in a greenlet, or use PubSub(url, buffer=...) to publish")
-    if monkey.is_module_patched("socket"):
-        return function(*args)
-    result: T = hub.threadpool.apply(function, args)
-    return result
 
 
 class Client:
@@ -173,10 +153,14 @@ class _Errors:
             raise _translated(error, self._shown) from error
 
 
+#: What the server says when a user has no right to do something, by itself and in a script.
+_DENIALS = ("NOPERM", "executing the script can't")
+
+
 def _translated(error: Exception, shown: str) -> PubSubError:
     """Choose the class by the cause; the words of the server, where there are some, are the best text."""
     text = str(error) or type(error).__name__
-    if isinstance(error, (AuthenticationError, NoPermissionError)) or "NOPERM" in text:
+    if isinstance(error, (AuthenticationError, NoPermissionError)) or any(denial in text for denial in _DENIALS):
         return AccessDenied(f"Redis at {shown} denies access: {text}")
     if "OOM" in text or "used memory > 'maxmemory'" in text:
         return MemoryFull(f"Redis at {shown} has no memory left (maxmemory): {text}")

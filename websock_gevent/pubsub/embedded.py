@@ -124,6 +124,9 @@ class Embedded:
         """Nobody is there."""
         self._down(address, None)
 
+    def demonitor(self, address: str) -> None:
+        """Nothing to do."""
+
     def track(self, tracked: Tracked) -> None:
         """Enter, and tell the topic."""
         before = self.presence.put(tracked)

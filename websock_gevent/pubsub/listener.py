@@ -23,11 +23,12 @@ from time import monotonic
 from typing import Any
 
 from .backend import Settings
-from .client import Client, aside
+from .client import Client
 from .entries import NOWHERE, position
 from .errors import PubSubError, Unavailable
 from .feeds import Cut, Feed, caught_up, parse
 from .scripts import REPLAY
+from .waiting import aside, background
 
 __all__ = ["Listener"]
 
@@ -61,7 +62,7 @@ class Listener:
         self._confirming: deque[Feed] = deque()
         self._confirmed: list[Feed] = []
         self._pid = os.getpid()
-        self._thread: threading.Thread | None = None
+        self._thread: object = None
         self._starting = threading.Lock()
         self._tried = threading.Event()
         self._wake_up, self._woken = -1, -1
@@ -92,8 +93,7 @@ class Listener:
         with self._starting:
             if self._thread is None:
                 self._woken, self._wake_up = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-                self._thread = threading.Thread(target=self._live, name="websock_gevent.pubsub", daemon=True)
-                self._thread.start()
+                self._thread = background(self._live, "websock_gevent.pubsub")
         self._tried.wait(4 * self._settings.timeout)
 
     def follow(self, feed: Feed) -> None:
@@ -214,10 +214,10 @@ class Listener:
             self._take_message(channel, data)
         self._beat()
         self._next_beat = monotonic() + self._settings.lifetime / 3
-        was_lost, self._error, self.connected = self._error is not None, None, True
-        if was_lost:
+        if self._error is not None:
             text = "PubSub: Redis at %s is back after %.1f s: %d entries replayed, %d gaps"
             logger.warning(text, self._client.shown, cut.seconds, caught, gaps)
+        self._error, self.connected = None, True
         self._tried.set()
 
     def _await_confirmations(self) -> list[tuple[str, str]]:

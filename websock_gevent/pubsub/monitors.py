@@ -35,16 +35,19 @@ class Monitors:
             self._watchers.setdefault(address, set()).add(watcher)
             self._watched.setdefault(watcher, set()).add(address)
 
-    def remove(self, address: str, watcher: Mailbox) -> None:
-        """A mailbox does not want to know any more."""
+    def remove(self, address: str, watcher: Mailbox) -> bool:
+        """A mailbox does not want to know any more. Return whether nobody here does."""
         with self._lock:
             self._remove(address, watcher)
+            return address not in self._watchers
 
-    def drop(self, watcher: Mailbox) -> None:
-        """A mailbox has ended."""
+    def drop(self, watcher: Mailbox) -> list[str]:
+        """A mailbox has ended. Return the addresses that nobody here wants to know of any more."""
         with self._lock:
-            for address in tuple(self._watched.get(watcher, ())):
+            watched = tuple(self._watched.get(watcher, ()))
+            for address in watched:
                 self._remove(address, watcher)
+            return [address for address in watched if address not in self._watchers]
 
     def _remove(self, address: str, watcher: Mailbox) -> None:
         _discard(self._watchers, address, watcher)

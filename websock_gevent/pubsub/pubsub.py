@@ -212,13 +212,14 @@ class PubSub:
             try:
                 self._use().monitor(address)
             except BaseException:
-                self._monitors.remove(address, watcher)
+                self.demonitor(address, watcher)
                 raise
 
     def demonitor(self, address: str, mailbox: Mailbox | None = None) -> None:
         """Take `monitor` back. Does nothing if there is none."""
         _check("address", address)
-        self._monitors.remove(address, _this(mailbox))
+        if self._monitors.remove(address, _this(mailbox)):
+            self._use().demonitor(address)
 
     # Presence.
 
@@ -296,7 +297,8 @@ class PubSub:
             self._held.discard(mailbox)  # first: what is entered behind this is held anew, and ends at once
         for topic in self._registry.drop(mailbox):
             self._use().leave(topic)
-        self._monitors.drop(mailbox)
+        for address in self._monitors.drop(mailbox):
+            self._use().demonitor(address)
         self._use().end(mailbox)
 
     def _watch(self, target: Mailbox) -> None:

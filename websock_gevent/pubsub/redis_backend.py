@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable
 from itertools import count
+from time import monotonic
 from typing import Any
 
 from gevent import monkey
@@ -20,7 +21,7 @@ from ..mailbox import Mailbox
 from . import scripts
 from .backend import Down, Settings
 from .buffer import Buffer
-from .client import Client, aside
+from .client import Client
 from .entries import Entry, Replay, decode, encode, position
 from .errors import PubSubError, Unavailable
 from .feeds import Feed, missed
@@ -28,6 +29,7 @@ from .listener import Listener
 from .monitors import told
 from .presence import Presence, Tracked
 from .registry import Registry, Topic
+from .waiting import aside
 
 __all__ = ["RedisBackend"]
 
@@ -53,6 +55,8 @@ class RedisBackend:
         self._listener = Listener(self._client, settings, inbox, self._beat)
         self._asked: dict[str, set[str]] = {}  # who of us is monitored from which processes
         self._watched: dict[str, set[str]] = {}  # process → its connections that somebody here monitors
+        self._unasked: set[str] = set()  # connections whose process must be asked again to tell of their end
+        self._patience: float | None = None  # until when nobody has died: the server has forgotten everybody
         self._complaint = ""
         self.presence = Presence()
         addresses.on_name(self._listen)
@@ -130,6 +134,10 @@ class RedisBackend:
         if not self._post(process, encode(["monitor", address, self._process])):
             self._lost(address, None)
 
+    def demonitor(self, address: str) -> None:
+        """Forget it; the news, should they come, are for nobody."""
+        self._forget(address)
+
     def _post(self, process: str, text: str) -> bool:
         if not process:
             return False
@@ -173,12 +181,16 @@ class RedisBackend:
             self._listener.errand(lambda process=process, text=text: self._post(process, text))  # type: ignore[misc]
 
     def _lost(self, address: str, reason: Any) -> None:
+        self._forget(address)
+        self._down(address, reason)
+
+    def _forget(self, address: str) -> None:
         with self._lock:
             watched = self._watched.get(addresses.process_of(address), set())
             watched.discard(address)
+            self._unasked.discard(address)
             if not watched:
                 self._watched.pop(addresses.process_of(address), None)
-        self._down(address, reason)
 
     # Presence.
 
@@ -237,11 +249,13 @@ class RedisBackend:
             known, dead, lost = self._client.script(scripts.HEARTBEAT, [self._key("processes")], arguments)
             if not known:
                 self._introduce()
+            self._ask_again()
             for process in dead:
                 self._bury(process)
-            for process in lost:
-                for address in tuple(self._watched.get(process, ())):
-                    self._lost(address, ("error", "process lost"))
+            if monotonic() >= (self._patience or 0.0):
+                for process in lost:
+                    for address in tuple(self._watched.get(process, ())):
+                        self._lost(address, ("error", "process lost"))
             self._complaint = ""
         except Unavailable:
             raise
@@ -251,14 +265,19 @@ class RedisBackend:
                 logger.warning("PubSub: no sign of life can be given. %s", error)
 
     def _introduce(self) -> None:
-        """The server does not know us (any more): say again who is present, and whom we monitor."""
+        """The server does not know us: say who is present, and whom we monitor, if that had been said before."""
         calls = [self._tracking(tracked) for tracked in self.presence.all()]
         for at in range(0, len(calls), 500):
             self._client.scripts(scripts.TRACK, calls[at : at + 500])
-        for process, watched in tuple(self._watched.items()):
-            for address in tuple(watched):
-                if not self._post(process, encode(["monitor", address, self._process])):
-                    self._lost(address, ("error", "process lost"))
+        with self._lock:
+            self._unasked = {address for watched in self._watched.values() for address in watched}
+        # It may have forgotten the others as well: give them time to say so. Who begins has nobody to wait for.
+        self._patience = 0.0 if self._patience is None else monotonic() + self._settings.lifetime
+
+    def _ask_again(self) -> None:
+        for address in tuple(self._unasked):
+            if self._post(addresses.process_of(address), encode(["monitor", address, self._process])):
+                self._unasked.discard(address)
 
     def _bury(self, process: str, willingly: int = 0) -> int:
         keys = [self._key("processes"), self._key("owned", process), self._key("inbox", process)]

@@ -1,0 +1,56 @@
+"""How to wait and how to work in the background, in whatever kind of process this is.
+
+In one that is monkey-patched, whoever blocks gives way, and a background thread is a greenlet. In one that is not but
+has a hub (``flask run``, a bare ``gevent.pywsgi``), a thread of the hub's pool waits in the place of the greenlet. In
+one without a hub (Celery, a script), a thread simply waits. Knows nothing of what is waited for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import gevent
+from gevent import getcurrent, monkey
+from gevent._hub_local import get_hub_if_exists
+
+__all__ = ["aside", "background"]
+
+T = TypeVar("T")
+
+
+def aside(function: Callable[..., T], *args: Any) -> T:
+    """Call something that blocks, without holding up the hub of this thread, if there is one.
+
+    Raises:
+        RuntimeError: this is the hub itself (a callback of a timer, say), which cannot wait for anything.
+    """
+    hub = get_hub_if_exists()
+    if hub is None:
+        return function(*args)
+    if getcurrent() is hub:
+        raise RuntimeError("this would block the hub: call it in a greenlet, or use PubSub(url, buffer=...) to publish")
+    if monkey.is_module_patched("socket"):
+        return function(*args)
+    result, error = hub.threadpool.apply(_outcome, (function, args))
+    if error is not None:
+        raise error
+    return cast(T, result)
+
+
+def _outcome(function: Callable[..., T], args: tuple[Any, ...]) -> tuple[T | None, BaseException | None]:
+    """Return what came of a call: gevent writes the traceback of what is raised in its pool to stderr."""
+    try:
+        return function(*args), None
+    except BaseException as error:
+        return None, error
+
+
+def background(function: Callable[[], object], name: str) -> object:
+    """Run something beside everything else. The end of the process does not wait for it."""
+    if monkey.is_module_patched("threading"):
+        return gevent.spawn(function)  # as a patched Thread, but a copy of it in a forked child may end without a fuss
+    thread = threading.Thread(target=function, name=name, daemon=True)
+    thread.start()
+    return thread
