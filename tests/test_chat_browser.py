@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import NODE, Program, Server, gunicorn, node
+from redis_servers import redis_server
+from relay import Relay
+from serving import DEADLINE, NODE, ROOT, Program, Server, gunicorn, node
 
 CHAT = "examples.flask_app:create_app()"
 DESKTOP = {"width": 1200, "height": 800}
@@ -190,6 +195,82 @@ def test_the_chat_goes_on_when_a_killed_server_is_back(enter: Callable[..., Page
             for page in (lea, max_):
                 page.sees_message("Lea", "after")
                 page.leave()
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """The chat in one process, and in four with Redis."""
+    environment = {"CHAT_SECRET_KEY": "the same in all workers"}
+    if request.param == "embedded":
+        with gunicorn(CHAT, env=environment) as server:
+            yield server
+        return
+    with redis_server(tmp_path) as redis:
+        environment["CHAT_REDIS_URL"] = redis.url
+        with gunicorn(CHAT, "-w", "4", env=environment) as server:
+            yield server
+
+
+def test_many_talk(enter: Callable[..., Page], cluster: Server) -> None:
+    names = ["Pia", "Quin", "Rosa", "Sam", "Tim"]
+    pages = [enter(name, server=cluster) for name in names]
+    for page in pages:
+        page.sees_members(*names)
+    for page in pages:
+        page.say(f"{page.name} is here")
+        for other in pages:
+            other.sees_message(page.name, f"{page.name} is here")
+    pages[0].do("click", "#logout button")
+    for page in pages[1:]:
+        page.do("see", "#log .note", "Pia left")
+        page.sees_members(*names[1:])
+        assert page.do("texts", "#log .text") == [f"{name} is here" for name in names]
+
+
+def test_what_a_page_missed_is_told(enter: Callable[..., Page], cluster: Server) -> None:
+    """The cable is pulled; the page notices after ten seconds of silence. Nothing is missing then or there twice."""
+    with Relay(cluster.port) as relay:
+        cable = copy(cluster)
+        cable.port = relay.port
+        una, vic = enter("Una", server=cable), enter("Vic", server=cluster)
+        una.say("first")
+        vic.sees_message("Una", "first")
+        relay.cut()
+        una.say("said into the void")
+        for number in range(5):
+            vic.say(f"missed {number}")
+            vic.sees_message("Vic", f"missed {number}")
+        assert una.do("texts", "#log .text") == ["first"]
+        relay.heal()
+        una.sees_message("Vic", "missed 4")
+        una.sees_message("Una", "said into the void")
+        vic.sees_message("Una", "said into the void")
+        expected = ["first", *(f"missed {number}" for number in range(5)), "said into the void"]
+        for page in (una, vic):
+            page.say(f"{page.name} ends")
+            expected.append(f"{page.name} ends")
+        for page in (una, vic):
+            page.sees_message("Vic", "Vic ends")
+            assert page.do("texts", "#log .text") == expected
+            assert page.do("texts", "#outbox .text") == page.do("texts", "#log .problem") == []
+            page.leave()
+
+
+def test_announcements_come_from_outside(enter: Callable[..., Page], tmp_path: Path) -> None:
+    with redis_server(tmp_path) as redis:
+        environment = {"CHAT_SECRET_KEY": "the same in all workers", "CHAT_REDIS_URL": redis.url}
+        with gunicorn(CHAT, "-w", "2", env=environment) as server:
+            wim, xia = enter("Wim", server=server), enter("Xia", server=server)
+            command = [sys.executable, "examples/flask_app/announce.py", "The server restarts at noon."]
+            path = {**os.environ, "CHAT_REDIS_URL": redis.url}
+            subprocess.run(command, cwd=ROOT, env=path, check=True, timeout=DEADLINE)
+            for page in (wim, xia):
+                page.sees_message("Announcement", "The server restarts at noon.")
+                page.leave()
+            redis.stop()
+            done = subprocess.run(command, cwd=ROOT, env=path, capture_output=True, text=True, timeout=DEADLINE)
+            assert done.returncode == 1
+            assert "cannot be reached" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_page_fits_a_desktop_and_a_phone(enter: Callable[..., Page], tmp_path: Path) -> None:

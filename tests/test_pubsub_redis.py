@@ -16,13 +16,14 @@ import gevent
 import pytest
 from redis_servers import RedisServer, redis_server
 from relay import Relay
-from serving import DEADLINE, ROOT, Server, gunicorn
+from serving import APPS, DEADLINE, ROOT, Program, Server, gunicorn
 from support import open_client
 from test_pubsub import Page
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as websocket_connect
 
 from websock_gevent.pubsub import (
+    OLDEST,
     AccessDenied,
     BufferFull,
     MemoryFull,
@@ -520,6 +521,28 @@ def test_a_script_with_a_buffer_sends_it_before_it_ends(redis: RedisServer, make
         code = f"p = PubSub({redis.url!r}, buffer=100); [p.broadcast('lobby', n) for n in range(100)]"
         publisher(redis.url, code)
         assert page.wait_for(100) == list(range(100))
+
+
+def test_celery_tasks_publish(redis: RedisServer, make: Make) -> None:
+    """A worker that forks, as people run it; the tasks are sent through the same Redis."""
+    pubsub = make(redis.url)
+    environment = {**os.environ, "REDIS_URL": redis.url, "PYTHONPATH": f"{ROOT}:{APPS}"}
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-c", "2", "--loglevel", "INFO"]
+    with page_on(pubsub, "lobby", since=OLDEST) as page:
+        worker = Program(command, env=environment)
+        try:
+            worker.wait_for_log("ready")
+            code = "import tasks; [tasks.announce.delay('lobby', n) for n in range(20)]; "
+            code += f"tasks.tell.delay({page.mailbox.address!r}, 'you')"
+            subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=DEADLINE)
+            until(lambda: len([one for one in page.mail if one != "from the parent"]) == 21)
+        finally:
+            worker.end()
+    said = [one for one in page.mail if isinstance(one, dict)]
+    assert sorted(one["said"] for one in said) == list(range(20))
+    assert worker.pid not in {one["by"] for one in said}
+    assert "you" in page.mail
+    assert "Traceback" not in worker.log()
 
 
 def test_a_fork_begins_anew(redis: RedisServer, make: Make) -> None:

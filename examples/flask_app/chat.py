@@ -1,84 +1,58 @@
-"""The chat itself: a room, and the WebSocket handler of one open page.
+"""The chat itself: two topics, and the WebSocket handler of one open page.
 
-The room lives in one process: with one worker it is complete, several would need PubSub between their rooms.
+What is said goes straight from PubSub to the pages, with ids, so that a page that was cut off is told what it missed.
+Who is here is presence: an entry ends with its connection, and with its worker or host if that dies.
 """
 
 import json
 import time
 import uuid
-from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from websock_gevent import Mailbox, Result, WebSock, current
+from websock_gevent import Result, WebSock, current
+from websock_gevent.pubsub import OLDEST, PubSub, PubSubError
 
-__all__ = ["ChatSocket", "Guest", "Room"]
+__all__ = ["LOBBY", "PEOPLE", "ChatSocket", "Guest"]
 
+#: What is said. Also `announce.py` publishes here.
+LOBBY = "lobby"
+#: Who comes, who goes, who is typing.
+PEOPLE = "lobby:people"
 MAX_TEXT = 2000
-HISTORY = 50
-
-
-class Room:
-    """Who is here, and what was said lately. A person may have several pages open, each with its mailbox."""
-
-    def __init__(self) -> None:
-        """Open an empty room."""
-        self._pages: dict[Mailbox, str] = {}
-        self._history: deque[dict[str, object]] = deque(maxlen=HISTORY)
-
-    @property
-    def members(self) -> list[str]:
-        """The names, each once."""
-        return sorted(set(self._pages.values()), key=str.casefold)
-
-    def join(self, page: Mailbox, name: str) -> str:
-        """Let a page in, and return what it has to know. The others hear of a person's first page only."""
-        is_news = name not in self._pages.values()
-        others = list(self._pages)
-        self._pages[page] = name
-        if is_news:
-            self._push(others, event("joined", name=name, members=self.members))
-        return event("welcome", you=name, members=self.members, history=list(self._history))
-
-    def leave(self, page: Mailbox) -> None:
-        """Let a page go. The others hear of a person's last page only."""
-        self._forget([page])
-
-    def say(self, author: str, text: str, message_id: str) -> None:
-        """Send a message to everybody, its author included, and keep it for those who come later."""
-        message: dict[str, object] = {"id": message_id, "author": author, "text": text, "at": time.time()}
-        self._history.append(message)
-        self._push(self._pages, event("message", **message))
-
-    def typing(self, name: str) -> None:
-        """Tell everybody that this person is writing."""
-        self._push(self._pages, event("typing", name=name))
-
-    def _push(self, pages: Iterable[Mailbox], text: str) -> None:
-        """Straight to the clients, encoded once. A page whose push is refused has ended."""
-        self._forget([page for page in list(pages) if not page.push(text)])
-
-    def _forget(self, gone: list[Mailbox]) -> None:
-        names = {self._pages.pop(page) for page in gone if page in self._pages}
-        for name in names.difference(self._pages.values()):
-            self._push(self._pages, event("left", name=name, members=self.members))
+#: The page tries again by itself. What it has sent in vain is in its outbox, and is sent again.
+TRY_AGAIN = 1013, "PubSub is away"
 
 
 @dataclass(frozen=True)
 class Guest:
-    """The state of one connection: whose it is, and in which room."""
+    """The state of one connection: whose it is, what it has seen, and where it talks.
+
+    Attributes:
+        name: The person.
+        pubsub: Where everybody meets.
+        since: The id of the last message the page has; ``None`` for a page that has none.
+    """
 
     name: str
-    room: Room
+    pubsub: PubSub
+    since: str | None = None
 
 
 class ChatSocket(WebSock[Guest]):
     """One open page. All of its callbacks run in the connection's own greenlet, one at a time."""
 
     def init(self, guest: Guest) -> Result[Guest]:
-        """Let the page in and start its clock."""
+        """Let the page in: first what it missed, then who is here. From then on it hears of every change."""
+        pubsub = guest.pubsub
+        try:
+            pubsub.subscribe(LOBBY, push=True, ids=True, since=guest.since or OLDEST)
+            pubsub.subscribe(PEOPLE)
+            present = pubsub.list(PEOPLE)
+            pubsub.track(PEOPLE, guest.name, current().address)
+        except PubSubError:
+            return "stop", "normal", TRY_AGAIN, guest
         current().send_after(1.0, "tick")
-        return "push", guest.room.join(current(), guest.name), guest
+        return "push", event("welcome", you=guest.name, present=present), guest
 
     def handle_in(self, message: str | bytes, guest: Guest) -> Result[Guest]:
         """Take what the page sent. Nothing in it is trusted, its shape least of all."""
@@ -88,23 +62,48 @@ class ChatSocket(WebSock[Guest]):
             return "push", event("error", text="That was not JSON."), guest
         match request:
             case {"type": "typing"}:
-                guest.room.typing(guest.name)
+                return publish(guest, PEOPLE, {"typing": guest.name})
             case {"type": "message", "text": str(text)} if len(text) > MAX_TEXT:
                 return "push", event("error", text=f"A message has at most {MAX_TEXT} characters."), guest
             case {"type": "message", "text": str(text)} if text.strip():
-                guest.room.say(guest.name, text, str(request.get("id") or uuid.uuid4())[:36])
+                id_ = str(request.get("id") or uuid.uuid4())[:36]
+                return publish(guest, LOBBY, {"id": id_, "author": guest.name, "text": text, "at": time.time()})
             case _:
                 return "push", event("error", text="That was neither a message nor a sign of typing."), guest
-        return "ok", guest
 
     def handle_info(self, message: object, guest: Guest) -> Result[Guest]:
-        """Tell the time: nobody but our own timer writes to this mailbox."""
-        current().send_after(1.0, "tick")
-        return "push", event("clock", at=time.time()), guest
+        """Tell the page the time, and what has changed among the people."""
+        match message:
+            case "tick":
+                current().send_after(1.0, "tick")
+                return "push", event("clock", at=time.time()), guest
+            case ("join" | "leave" as kind, _, name, page):
+                return "push", event("joined" if kind == "join" else "left", name=name, page=page), guest
+            case {"typing": name}:
+                return "push", event("typing", name=name), guest
+            case ("gap", topic) if topic == LOBBY:
+                return "push", event("gap"), guest
+            case ("gap", _):
+                return self._look_again(guest)
+        return "ok", guest
 
-    def terminate(self, reason: object, guest: Guest) -> None:
-        """Leave the room, for whatever reason the connection has ended."""
-        guest.room.leave(current())
+    def _look_again(self, guest: Guest) -> Result[Guest]:
+        """Somebody may have come or gone unnoticed."""
+        try:
+            return "push", event("members", present=guest.pubsub.list(PEOPLE)), guest
+        except PubSubError:
+            return "stop", "normal", TRY_AGAIN, guest
+
+
+def publish(guest: Guest, topic: str, message: object) -> Result[Guest]:
+    """Tell everybody, this page included. If that fails, the page is to come back and say it again."""
+    try:
+        guest.pubsub.broadcast(topic, message)
+    except ValueError:  # JSON can write half a surrogate pair, UTF-8 cannot
+        return "push", event("error", text="That is no text."), guest
+    except PubSubError:
+        return "stop", "normal", TRY_AGAIN, guest
+    return "ok", guest
 
 
 def event(kind: str, **fields: object) -> str:

@@ -8,8 +8,9 @@ from werkzeug import Response
 
 from websock_gevent import upgrade
 from websock_gevent.flask import websocket
+from websock_gevent.pubsub import PubSub, PubSubError
 
-from .chat import ChatSocket, Guest, Room
+from .chat import PEOPLE, ChatSocket, Guest
 
 __all__ = ["pages"]
 
@@ -24,7 +25,8 @@ def socket() -> Response:
     """Upgrade a logged-in visitor; everybody else is refused while the connection is still HTTP."""
     if "name" not in session:
         abort(401)
-    return upgrade(request.environ, ChatSocket, Guest(session["name"], room()), max_message_size=16_384)
+    guest = Guest(session["name"], pubsub(), request.args.get("since"))
+    return upgrade(request.environ, ChatSocket, guest, max_message_size=16_384)
 
 
 @pages.get("/")
@@ -70,12 +72,20 @@ def remember(response: Response) -> Response:
     return response
 
 
-def room() -> Room:
-    """Find the room of the application that serves this request."""
-    found: Room = current_app.extensions["chat_room"]
+def pubsub() -> PubSub:
+    """Find the PubSub of the application that serves this request."""
+    found: PubSub = current_app.extensions["chat_pubsub"]
     return found
+
+
+def count_people() -> int | None:
+    """Count who is here; ``None`` if that cannot be known now."""
+    try:
+        return len(pubsub().list(PEOPLE))
+    except PubSubError:
+        return None
 
 
 def login_page(name: str, error: str = "") -> str:
     """Show the log-in form, filled in as far as we know."""
-    return render_template("login.html", name=name, error=error, max_name=MAX_NAME, here=len(room().members))
+    return render_template("login.html", name=name, error=error, max_name=MAX_NAME, here=count_people())

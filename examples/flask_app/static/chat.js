@@ -16,14 +16,17 @@ function connect() {
   retry = null;
   show("connecting", "Connecting…");
   const url = new URL("room", location.href);
+  if (last) url.searchParams.set("since", last);
   url.protocol = url.protocol.replace("http", "ws");
   socket = new WebSocket(url);
   socket.onclose = lost;
   socket.onmessage = ({ data }) => {
     watch();
     const event = JSON.parse(data);
-    receive[event.type]?.(event);
+    if (Array.isArray(event)) said(...event);
+    else receive[event.type]?.(event);
   };
+  log.ariaBusy = "true"; // a screen reader need not read the history aloud
   watch();
 }
 
@@ -77,35 +80,52 @@ function show(state, words) {
 
 // ---- What the server says ------------------------------------------------------------------------------------------
 
-let me = "";
-const seen = new Set(); // ids of the messages in the log: the history that follows a reconnection repeats some
+const me = document.body.dataset.name;
+const seen = new Set(); // the authors' ids of the messages in the log: what an author sent twice, to be sure, is shown once
+const people = new Map(); // name → the pages that person has open
+
+let last = ""; // the id of the last message here, from which on the server tells what was missed
+
+// What was said comes as it was published: ["message", topic, id, message].
+function said(kind, topic, id, message) {
+  last = id;
+  if (seen.has(message.id)) return;
+  seen.add(message.id);
+  if (message.author === me) confirmed(message.id);
+  stopTyping(message.author);
+  append(log, drawMessage(message));
+}
 
 const receive = {
-  welcome({ you, members, history }) {
-    me = you;
+  // Comes behind what was missed: what is unconfirmed still has not been said.
+  welcome({ present }) {
     failures = 0;
     show("open", "Connected");
-    drawMembers(members);
-    log.ariaBusy = "true"; // a screen reader need not read the history aloud
-    history.forEach(receive.message);
     log.ariaBusy = "false";
+    receive.members({ present });
     for (const [id, words] of unconfirmed) post(id, words);
   },
-  message(message) {
-    if (seen.has(message.id)) return;
-    seen.add(message.id);
-    if (message.author === me) confirmed(message.id);
-    stopTyping(message.author);
-    append(log, drawMessage(message));
+  members({ present }) {
+    people.clear();
+    for (const [name, pages] of Object.entries(present)) people.set(name, new Set(pages));
+    drawMembers();
   },
-  joined({ name, members }) {
-    drawMembers(members);
-    append(log, element("p", "note", `${name} joined`));
+  joined({ name, page }) {
+    const pages = people.get(name) ?? new Set();
+    if (!pages.size && name !== me) append(log, element("p", "note", `${name} joined`));
+    people.set(name, pages.add(page));
+    drawMembers();
   },
-  left({ name, members }) {
-    drawMembers(members);
+  left({ name, page }) {
+    const pages = people.get(name);
+    if (!pages?.delete(page) || pages.size) return;
+    people.delete(name);
+    drawMembers();
     stopTyping(name);
     append(log, element("p", "note", `${name} left`));
+  },
+  gap() {
+    if (last) append(log, element("p", "note problem", "Some messages may be missing here."));
   },
   typing({ name }) {
     if (name === me) return;
@@ -162,7 +182,8 @@ function drawMessage({ author, text, at }) {
   return item;
 }
 
-function drawMembers(names) {
+function drawMembers() {
+  const names = [...people.keys()].sort((one, other) => one.localeCompare(other));
   $("count").textContent = names.length;
   $("members").replaceChildren(...names.map((name) => {
     const item = element("li", name === me ? "you" : "");
