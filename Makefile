@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test table check format autobahn autobahn-fast autobahn-servers fuzz soak bench bench-fast clean
+.PHONY: test table check format parked parked-fast autobahn autobahn-fast autobahn-servers fuzz soak bench bench-fast chaos clean
 
 test: check           # everything that the gate runs
 	tests/setup && $(BIN)/pytest && $(MAKE) parked-fast autobahn-fast
@@ -41,6 +41,9 @@ bench-fast: .venv/peers # three scenarios, five servers, only shown; four minute
 
 soak: .venv/ready     # half an hour of everything clients do; does anything grow, is anything left?
 	$(BIN)/python benchmarks/soak.py
+
+chaos: .venv/ready    # PubSub with a thousand subscribers, while everything goes wrong; some four minutes
+	tests/setup && CHAOS=large $(BIN)/pytest tests/test_pubsub_chaos.py
 
 SECONDS ?= 60
 

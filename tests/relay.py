@@ -26,13 +26,15 @@ class Relay:
         self._cuts = 0
 
     def __enter__(self) -> Relay:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._server.close()
+        self._acceptor.join()
         self._whole.set()
         self._drop()
 
@@ -55,8 +57,13 @@ class Relay:
         with suppress(OSError):
             while True:
                 near, _ = self._server.accept()
-                far = socket.create_connection(("127.0.0.1", self._target))
-                self._sockets += [near, far]
+                self._sockets.append(near)
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._target))
+                except ConnectionRefusedError:
+                    near.close()
+                    continue
+                self._sockets.append(far)
                 for one, other in ((near, far), (far, near)):
                     threading.Thread(target=self._carry, args=(one, other, self._cuts), daemon=True).start()
 

@@ -533,17 +533,26 @@ def test_to_track_again_changes_the_meta(pubsub: PubSub, enter: Enter) -> None:
 
 
 def test_presence_is_part_of_the_topic(pubsub: PubSub, enter: Enter) -> None:
-    """Joins and leaves have their place among the messages, also in a replay, and reach ``push`` as ``handle_info``."""
-    (page, client), (ann, _), (late, _) = enter(), enter(), enter()
+    """Joins and leaves have their place among the messages, also in a replay."""
+    (page, client), (ann, _), (late, _), (plain, second) = enter(), enter(), enter(), enter()
     pubsub.subscribe("lobby", page.mailbox, push=True, ids=True)
+    pubsub.subscribe("lobby", plain.mailbox, push=True)
     first = pubsub.broadcast("lobby", "before")
-    pubsub.track("lobby", "ann", 1, ann.mailbox)
+    pubsub.track("lobby", "ann", {"page": [1]}, ann.mailbox)
     last = pubsub.broadcast("lobby", "after")
-    (join,) = page.wait_for(1)
-    assert join[:2] == ("join", "lobby") and join[3:] == ("ann", 1)
-    assert [json.loads(client.receive())[2] for _ in range(2)] == [first, last]
+    received = [json.loads(client.receive()) for _ in range(3)]
+    join = received[1][2]
+    assert received == [
+        ["message", "lobby", first, "before"],
+        ["join", "lobby", join, "ann", {"page": [1]}],
+        ["message", "lobby", last, "after"],
+    ]
+    assert [second.receive(), second.receive()] == ['"before"', '"after"']
+    assert plain.wait_for(1) == [("join", "lobby", "ann", {"page": [1]})]
     pubsub.subscribe("lobby", late.mailbox, since=first, ids=True)
-    assert late.wait_for(2) == [join, ("message", "lobby", last, "after")]
+    assert late.wait_for(2) == [tuple(one) for one in received[1:]]
+    pubsub.subscribe("lobby", page.mailbox, push=True, ids=True, since="unknown")
+    assert json.loads(client.receive()) == ["gap", "lobby"]
 
 
 @pytest.mark.parametrize("key", ["a b", "ann\n", "{}", '"', "ü"])

@@ -101,14 +101,16 @@ def test_a_restart_that_keeps_the_data_is_replayed(redis: RedisServer, make: Mak
     redis.stop()
     redis.start("--appendonly", "yes")
     pubsub, other = make(redis.url), make(redis.url)
-    with page_on(pubsub, "lobby") as page:
+    with page_on(pubsub, "lobby") as page, page_on(pubsub, "quiet") as quiet:
         pubsub.broadcast("lobby", 1)
         page.wait_for(1)
-        redis.kill()
+        redis.stop()
         redis.start("--appendonly", "yes")
         for number in range(2, 10):
             published(other, "lobby", number)
         assert page.wait_for(9) == list(range(1, 10))
+        published(other, "quiet", "not so quiet")
+        assert quiet.wait_for(1) == ["not so quiet"]
 
 
 def test_a_restart_that_forgets_is_a_gap(redis: RedisServer, make: Make) -> None:

@@ -81,8 +81,6 @@ class ChatSocket(WebSock[Guest]):
                 return "push", event("joined" if kind == "join" else "left", name=name, page=page), guest
             case {"typing": name}:
                 return "push", event("typing", name=name), guest
-            case ("gap", topic) if topic == LOBBY:
-                return "push", event("gap"), guest
             case ("gap", _):
                 return self._look_again(guest)
         return "ok", guest

@@ -126,11 +126,17 @@ class Entry:
         return (self.kind, self.topic, self.id, key, meta) if ids else (self.kind, self.topic, key, meta)
 
     def push(self, ids: bool) -> str:
-        """Return a message as the client gets it: always the same object, so that it is made into a frame once."""
+        """Return it as the client gets it: always the same object, so that it is made into a frame once.
+
+        Without ids there are only messages, as they are; with ids, it is JSON of what `info` returns.
+        """
         if not ids:
             return self.text
         if self._with_id is None:
-            self._with_id = f'["message",{encode(self.topic)},"{self.id}",{self.text}]'
+            rest = (
+                "" if self.kind == "gap" else f',"{self.id}",{self.text if self.kind == "message" else self.text[1:-1]}'
+            )
+            self._with_id = f'["{self.kind}",{encode(self.topic)}{rest}]'
         return self._with_id
 
 

@@ -22,11 +22,11 @@ class Cut(NamedTuple):
 
     Attributes:
         seconds: How long.
-        same_server: Whether it is still the same run of the same server, so that it has forgotten nothing.
+        remembered: Whether the server has forgotten nothing: it is the same run, or one with the same data.
     """
 
     seconds: float
-    same_server: bool
+    remembered: bool
 
 
 class Feed:
@@ -117,12 +117,12 @@ def caught_up(topic: str, since: Position, answer: Any, age: float, cut: Cut) ->
     """Judge what the stream holds behind a feed's position, after a cut.
 
     It is complete if the position is in the stream, or directly before it. Else the topic may have been quiet for so
-    long that its stream was dropped with age; a server that has been there all the time would have kept anything newer.
+    long that its stream was dropped with age; a server that remembers would have kept anything newer.
     """
     now, found, first, last, stored = answer
     entries = [entry_of(topic, one) for one in stored]
     complete = found or (since != NOWHERE and _is_before(since, first))
-    if not complete and cut.same_server and cut.seconds < age and (first is None or _is_before(NOWHERE, first)):
+    if not complete and cut.remembered and cut.seconds < age and (first is None or _is_before(NOWHERE, first)):
         begun = now if first is None else (position(first[0]) or NOWHERE)[0]
         complete = since == NOWHERE or since[0] + age * 1000 <= begun
     if not complete:

@@ -50,12 +50,21 @@ class Listener:
         settings: ``timeout``, ``watchdog``, ``lifetime`` and ``age``.
         inbox: A feed that is followed from the beginning.
         beat: Called in the thread at the beginning and then three times in each ``lifetime``.
+        remembers: Asks a server that has begun anew whether it still knows what it knew before.
     """
 
-    def __init__(self, client: Client, settings: Settings, inbox: Feed, beat: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        settings: Settings,
+        inbox: Feed,
+        beat: Callable[[], None],
+        remembers: Callable[[], bool],
+    ) -> None:
         self._client = client
         self._settings = settings
         self._beat = beat
+        self._remembers = remembers
         self._feeds: dict[str, Feed] = {inbox.stream: inbox}  # by channel; the thread's alone
         self._wishes: deque[tuple[bool, Feed]] = deque()
         self._errands: deque[Callable[[], object]] = deque()
@@ -199,7 +208,7 @@ class Listener:
         """Connect, subscribe to everything anew, and catch up."""
         self._connection = self._client.connection()
         run = self._client.check()
-        cut = Cut(monotonic() - self._lost_at, run == self._run)
+        cut = Cut(monotonic() - self._lost_at, run == self._run or (bool(self._run) and self._remembers()))
         self._confirming.clear()
         self._confirmed.clear()
         self._fulfil(announce=False)

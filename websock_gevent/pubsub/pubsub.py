@@ -115,8 +115,9 @@ class PubSub:
         Args:
             topic: Any text.
             mailbox: Whose; ``None`` for the connection whose callback is running.
-            push: Messages go to the client as JSON text, encoded once for all, past ``handle_info``; with ``ids`` as
-                ``["message", topic, id, message]``.
+            push: Messages go to the client as JSON text, encoded once for all, past ``handle_info``. With ``ids``,
+                gaps, joins and leaves go there as well, each as a JSON list of what ``handle_info`` would get, so
+                that all comes in order; without, they go to ``handle_info``.
             ids: Messages come with their ids.
             since: An id that the client has seen last. What was published since is delivered first, nothing twice;
                 if that is not kept any more, or the id is none, behind a ``("gap", topic)``. `OLDEST` for all that is
@@ -226,9 +227,9 @@ class PubSub:
     def track(self, topic: str, key: str, meta: Any = None, mailbox: Mailbox | None = None) -> None:
         """Say that a connection is present on a topic, until it ends or `untrack` is called.
 
-        Subscribers of the topic get ``("join", topic, key, meta)`` and, in the end, ``("leave", topic, key, meta)``,
-        through ``handle_info`` also with ``push``. Several connections may be present under one key, each with its
-        meta. To track again with another meta is a join with the new one and a leave with the old one.
+        Subscribers of the topic get ``("join", topic, key, meta)`` and, in the end, ``("leave", topic, key, meta)``.
+        Several connections may be present under one key, each with its meta. To track again with another meta is a
+        join with the new one and a leave with the old one.
 
         Args:
             topic: Where.

@@ -52,11 +52,12 @@ class RedisBackend:
         self._buffer = Buffer(settings.buffer, self._publish) if settings.buffer else None
         self._process = addresses.process()
         inbox = Feed("", self._key("inbox", self._process), self._receive)
-        self._listener = Listener(self._client, settings, inbox, self._beat)
+        self._listener = Listener(self._client, settings, inbox, self._beat, self._is_remembered)
         self._asked: dict[str, set[str]] = {}  # who of us is monitored from which processes
         self._watched: dict[str, set[str]] = {}  # process → its connections that somebody here monitors
         self._unasked: set[str] = set()  # connections whose process must be asked again to tell of their end
         self._patience: float | None = None  # until when nobody has died: the server has forgotten everybody
+        self._sign = 0  # the last sign of life: until when it counts, in ms of the server's time
         self._complaint = ""
         self.presence = Presence()
         addresses.on_name(self._listen)
@@ -246,7 +247,7 @@ class RedisBackend:
         try:
             lifetime = int(self._settings.lifetime * 1000)
             arguments = [self._process, lifetime, *tuple(self._watched)]
-            known, dead, lost = self._client.script(scripts.HEARTBEAT, [self._key("processes")], arguments)
+            known, dead, lost, self._sign = self._client.script(scripts.HEARTBEAT, [self._key("processes")], arguments)
             if not known:
                 self._introduce()
             self._ask_again()
@@ -263,6 +264,11 @@ class RedisBackend:
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 logger.warning("PubSub: no sign of life can be given. %s", error)
+
+    def _is_remembered(self) -> bool:
+        """Tell whether a server that has begun anew has kept what it was told, up to our last sign of life at least."""
+        score = self._client.run(lambda client: client.zscore(self._key("processes"), self._process))
+        return score is not None and 0 < self._sign <= float(score)
 
     def _introduce(self) -> None:
         """The server does not know us: say who is present, and whom we monitor, if that had been said before."""

@@ -76,7 +76,7 @@ class Subscription:
         if entry.sender and addresses.find(entry.sender) is self.mailbox:
             return
         try:
-            if self.push and entry.kind == "message":
+            if self.push and (self.ids or entry.kind == "message"):
                 self.mailbox.push(entry.push(self.ids))
             else:
                 self.mailbox.send(entry.info(self.ids))

@@ -126,7 +126,8 @@ return present
 )
 
 #: Show a sign of life. Keys: processes. Arguments: process, lifetime in ms, processes one wants to know about.
-#: Returns whether this one was known, which others have died, and which of those asked for are not there.
+#: Returns whether this one was known, which others have died, which of those asked for are not there, and until when
+#: in ms this one counts as alive.
 HEARTBEAT = (
     _EMIT
     + """
@@ -143,7 +144,8 @@ for at = 3, #ARGV do
   local until_ = redis.call('ZSCORE', KEYS[1], ARGV[at])
   if not until_ or tonumber(until_) < time then table.insert(lost, ARGV[at]) end
 end
-return {known and 1 or 0, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. time, 'LIMIT', 0, 16), lost}
+local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. time, 'LIMIT', 0, 16)
+return {known and 1 or 0, dead, lost, time + lifetime}
 """
 )
 

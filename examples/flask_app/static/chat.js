@@ -86,8 +86,12 @@ const people = new Map(); // name → the pages that person has open
 
 let last = ""; // the id of the last message here, from which on the server tells what was missed
 
-// What was said comes as it was published: ["message", topic, id, message].
+// What was said comes straight from PubSub: ["message", topic, id, message], or ["gap", topic].
 function said(kind, topic, id, message) {
+  if (kind === "gap") {
+    if (last) append(log, element("p", "note problem", "Some messages may be missing here."));
+    return;
+  }
   last = id;
   if (seen.has(message.id)) return;
   seen.add(message.id);
@@ -123,9 +127,6 @@ const receive = {
     drawMembers();
     stopTyping(name);
     append(log, element("p", "note", `${name} left`));
-  },
-  gap() {
-    if (last) append(log, element("p", "note problem", "Some messages may be missing here."));
   },
   typing({ name }) {
     if (name === me) return;
