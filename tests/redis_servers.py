@@ -14,7 +14,7 @@ from typing import Any
 import redis
 from serving import Program
 
-__all__ = ["RedisServer", "redis_server"]
+__all__ = ["RedisServer", "free_port", "redis_server"]
 
 
 class RedisServer:
@@ -28,7 +28,7 @@ class RedisServer:
     def __init__(self, folder: Path, *options: str) -> None:
         found = shutil.which("redis-server", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
         assert found, "redis-server is missing: run tests/setup"
-        self.port = _free_port()
+        self.port = free_port()
         base = [
             "--port",
             str(self.port),
@@ -98,7 +98,8 @@ def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
         server.stop()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

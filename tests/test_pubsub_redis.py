@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -14,9 +15,9 @@ from typing import Any
 
 import gevent
 import pytest
-from redis_servers import RedisServer, redis_server
+from redis_servers import RedisServer, free_port, redis_server
 from relay import Relay
-from serving import APPS, DEADLINE, ROOT, Program, Server, gunicorn
+from serving import APPS, DEADLINE, ROOT, Program, Server, certificate, gunicorn
 from support import open_client
 from test_pubsub import Page
 from websockets.sync.client import ClientConnection
@@ -454,6 +455,52 @@ def test_unix_sockets(tmp_path: Path, make: Make) -> None:
         with page_on(pubsub, "lobby") as page:
             pubsub.broadcast("lobby", 1)
             assert page.rest(pubsub, "lobby") == [1]
+
+
+def test_tls(tmp_path: Path, make: Make) -> None:
+    made = certificate(tmp_path)
+    authority = tmp_path / "authority.pem"
+    authority.write_text("".join(ssl.DER_cert_to_PEM_cert(der) for der in made.client.get_ca_certs(binary_form=True)))
+    port = free_port()
+    tls = ["--tls-port", str(port), "--tls-cert-file", str(made.path), "--tls-key-file", str(made.path)]
+    with redis_server(tmp_path, *tls, "--tls-ca-cert-file", str(authority), "--tls-auth-clients", "no"):
+        pubsub = make(f"rediss://127.0.0.1:{port}?ssl_ca_certs={authority}")
+        with page_on(pubsub, "lobby") as page:
+            for number in range(20):
+                pubsub.broadcast("lobby", [number, "x" * 50_000])
+            assert [number for number, _ in page.rest(pubsub, "lobby")] == list(range(20))
+        with pytest.raises(Unavailable, match="(?i)certificate"):
+            make(f"rediss://127.0.0.1:{port}").broadcast("lobby", 1)
+
+
+def test_greenlets_and_threads_of_a_patched_process(redis: RedisServer) -> None:
+    """Real threads there have hubs of their own, and sockets that nobody else may use."""
+    code = """
+import gevent.monkey; gevent.monkey.patch_all()
+import gevent, sys
+sys.path[:0] = ["tests", "tests/apps"]
+from support import open_client
+from test_pubsub import Page
+from websock_gevent.pubsub import PubSub
+pubsub = PubSub(sys.argv[1])
+page = Page()
+client = open_client(page)
+client.ping()
+pubsub.subscribe("lobby", page.mailbox)
+def publish(name):
+    for number in range(100):
+        pubsub.broadcast("lobby", [name, number])
+pool = gevent.get_hub().threadpool
+jobs = [pool.spawn(publish, name) for name in "abc"] + [gevent.spawn(publish, name) for name in "def"]
+gevent.joinall(jobs, raise_error=True)
+mail = page.wait_for(600)
+for name in "abcdef":
+    assert [number for one, number in mail if one == name] == list(range(100))
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", code, redis.url], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.stdout.strip() == "done", done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_prefixes_keep_applications_apart(redis: RedisServer, make: Make) -> None:

@@ -14,12 +14,16 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from gevent import monkey
+
 from .errors import BufferFull, PubSubError
 from .waiting import background
 
 __all__ = ["Buffer"]
 
 logger = logging.getLogger("websock_gevent")
+
+_new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 
 #: Seconds to wait before the next attempt: at first, and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
@@ -37,6 +41,7 @@ class Buffer:
         self._limit = limit
         self._send = send
         self._waiting: deque[Any] = deque()
+        self._lock = _new_lock()
         self._news = threading.Event()
         self._empty = threading.Event()
         self._empty.set()
@@ -53,10 +58,11 @@ class Buffer:
         Raises:
             BufferFull: as many as may wait do so already.
         """
-        if len(self._waiting) >= self._limit:
-            raise BufferFull(f"{len(self._waiting)} messages wait for Redis already (buffer={self._limit})")
-        self._empty.clear()
-        self._waiting.append(message)
+        with self._lock:
+            if len(self._waiting) >= self._limit:
+                raise BufferFull(f"{len(self._waiting)} messages wait for Redis already (buffer={self._limit})")
+            self._waiting.append(message)
+            self._empty.clear()
         self._news.set()
         if self._thread is None:
             with self._starting:
@@ -73,9 +79,10 @@ class Buffer:
             self._news.clear()
             while self._waiting and not self.abandoned:
                 self._send_first()
-                self._waiting.popleft()
-            if not self._waiting:
-                self._empty.set()
+                with self._lock:
+                    self._waiting.popleft()
+                    if not self._waiting:
+                        self._empty.set()
 
     def _send_first(self) -> None:
         """Send the one whose turn it is, however long that takes."""

@@ -66,6 +66,10 @@ class Presence:
             taken = [self._take(topic, mailbox, key) for topic, key in tuple(self._by_mailbox.get(mailbox, ()))]
         return [tracked for tracked in taken if tracked is not None]
 
+    def holds(self, tracked: Tracked) -> bool:
+        """Tell whether something that was entered is still there, as it was."""
+        return tracked in self.of(tracked.topic)
+
     def of(self, topic: str) -> list[Tracked]:
         """Return who is present on a topic."""
         with self._lock:

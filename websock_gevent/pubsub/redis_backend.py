@@ -200,14 +200,17 @@ class RedisBackend:
         self._listener.start()
         before = self.presence.put(tracked)
         try:
-            self._client.script(scripts.TRACK, *self._tracking(tracked))
-        except BaseException:
+            self._enter(tracked)
+        except BaseException:  # the server may have entered it all the same
             if before is None:
                 self.presence.take(tracked.topic, tracked.mailbox, tracked.key)
-                self._listener.errand(lambda: self._untrack(tracked))  # the server may have entered it all the same
+                self._listener.errand(lambda: self._untrack(tracked))
             else:
                 self.presence.put(before)
+                self._listener.errand(lambda: self._enter(before))
             raise
+        if not self.presence.holds(tracked):  # the connection has ended meanwhile, and had nothing to take back yet
+            self._listener.errand(lambda: self._untrack(tracked))
 
     def untrack(self, topic: str, mailbox: Mailbox, key: str) -> None:
         """Remove here, then in the server."""
@@ -229,6 +232,9 @@ class RedisBackend:
         keys = [self._key("present", topic), self._key("processes")]
         present: list[str] = self._client.script(scripts.LIST, keys, [])
         return present
+
+    def _enter(self, tracked: Tracked) -> None:
+        self._client.script(scripts.TRACK, *self._tracking(tracked))
 
     def _untrack(self, tracked: Tracked) -> None:
         keys, (field, _, member, *kept) = self._tracking(tracked)
