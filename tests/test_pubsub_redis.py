@@ -160,7 +160,7 @@ def test_a_frozen_server_is_noticed_and_caught_up(redis: RedisServer, make: Make
 
 def test_a_cut_link_is_noticed_and_caught_up(redis: RedisServer, make: Make) -> None:
     with Relay(redis.port) as relay:
-        pubsub, other = make(f"redis://127.0.0.1:{relay.port}"), make(redis.url)
+        pubsub, other = make(f"redis://127.0.0.1:{relay.port}", lifetime=60), make(redis.url)
         with page_on(pubsub, "lobby") as page, page_on(pubsub, "quiet") as quiet:
             other.broadcast("lobby", 0)
             page.wait_for(1)
@@ -225,6 +225,15 @@ def test_a_deleted_stream_is_a_gap(redis: RedisServer, make: Make) -> None:
         redis.client().delete("websock:topic:lobby")
         drop_connections(redis)
         assert page.wait_for(2) == [1, ("gap", "lobby")]
+
+
+def test_a_stream_that_is_deleted_while_we_listen_is_no_gap(redis: RedisServer, make: Make) -> None:
+    """Everything came on the channel before that, and comes afterwards."""
+    pubsub = make(redis.url)
+    with page_on(pubsub, "lobby") as page:
+        pubsub.broadcast("lobby", 1)
+        redis.client().flushall()
+        assert page.rest(pubsub, "lobby") == [1]
 
 
 def test_a_hole_in_the_channel_is_filled_from_the_stream(redis: RedisServer, make: Make) -> None:
@@ -749,16 +758,44 @@ def test_a_killed_worker_is_noticed(redis: RedisServer) -> None:
         witness.close()
 
 
-def test_a_frozen_server_kills_nobody(redis: RedisServer) -> None:
+def test_the_dead_are_not_listed_though_nobody_is_left_to_bury_them(redis: RedisServer, make: Make) -> None:
+    pubsub = make(redis.url)
+    with workers(redis, 1) as server, workers(redis, 1, lifetime=60) as other:
+        told, witness = Told(server), Told(other)
+        told.do("track", "lobby", "ann", 1)
+        witness.do("track", "lobby", "bob", 2)  # somebody is alive, and does not look again for twenty seconds
+        assert pubsub.list("lobby") == {"ann": [1], "bob": [2]}
+        server.kill()
+        until(lambda: pubsub.list("lobby") == {"bob": [2]})
+        assert redis.client().hlen("websock:present:lobby") == 2
+        told.close()
+        witness.close()
+    # A last sign of life over a minute ago, of everybody: here it is as if it had been.
+    redis.client().delete("websock:processes")
+    redis.client().zadd("websock:processes", {"dead": 1})
+    redis.client().hset("websock:present:lobby", "dead.1 bob", '["bob",1]')
+    assert pubsub.list("lobby") == {}
+
+
+@pytest.mark.parametrize("absence", ["frozen", "ended"])
+def test_an_absent_server_kills_nobody(redis: RedisServer, absence: str) -> None:
     """Nobody could show a sign of life meanwhile; that is not the same as to have died."""
+    redis.stop()
+    redis.start("--appendonly", "yes")
     with workers(redis, 2) as server:
         one, two = one_of_each(server, 2).values()
         one.do("subscribe", "lobby")
         two.do("track", "lobby", "bob", 1)
         one.do("monitor", two.do("address"))
-        redis.freeze()
+        if absence == "frozen":
+            redis.freeze()
+        else:
+            redis.stop()
         gevent.sleep(2 * QUICK["lifetime"])
-        redis.thaw()
+        if absence == "frozen":
+            redis.thaw()
+        else:
+            redis.start("--appendonly", "yes")
         server.wait_for_log("is back")
         gevent.sleep(QUICK["lifetime"])
         assert one.do("list", "lobby") == {"bob": [1]}

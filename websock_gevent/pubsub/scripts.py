@@ -37,10 +37,14 @@ local function now()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
--- When nobody has shown a sign of life for so long, it was the server that was away; then nobody has died.
+local function newest(processes)
+  return tonumber(redis.call('ZREVRANGE', processes, 0, 0, 'WITHSCORES')[2] or 0)
+end
+-- Who has shown a sign of life since then is alive. If nobody has, it was the server that was away, and they will; if
+-- they have not within a minute, they are all dead.
 local function limit(processes)
-  local newest = redis.call('ZREVRANGE', processes, 0, 0, 'WITHSCORES')
-  if not newest[2] or tonumber(newest[2]) < now() then return 0 end
+  local last = newest(processes)
+  if last < now() and last >= now() - 60000 then return 0 end
   return now()
 end
 """
@@ -133,7 +137,7 @@ HEARTBEAT = (
     + """
 local time, lifetime = now(), tonumber(ARGV[2])
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if limit(KEYS[1]) == 0 then
+if newest(KEYS[1]) < time then -- the server was away, for however long: it cannot know who has died
   for _, process in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
     redis.call('ZADD', KEYS[1], time + lifetime, process)
   end
