@@ -49,7 +49,9 @@ ALLOWED = {
     "pubsub/buffer": "pubsub/errors pubsub/waiting",
     "pubsub/client": "pubsub/errors pubsub/waiting",
     "pubsub/feeds": "pubsub/entries",
-    "pubsub/listener": "pubsub/backend pubsub/client pubsub/entries pubsub/errors pubsub/feeds pubsub/scripts "
+    "pubsub/channel": "pubsub/client pubsub/errors",
+    "pubsub/listener": "pubsub/backend pubsub/channel pubsub/client pubsub/entries pubsub/errors pubsub/feeds "
+    "pubsub/scripts "
     "pubsub/waiting",
     "pubsub/redis_backend": "addresses mailbox pubsub/backend pubsub/buffer pubsub/client pubsub/entries pubsub/errors "
     "pubsub/feeds pubsub/listener pubsub/monitors pubsub/presence pubsub/registry pubsub/scripts "

@@ -1,10 +1,8 @@
-"""The one connection on which a process listens to Redis, and the thread that has it.
+"""The thread that listens to Redis for a process, or the greenlet where the process is monkey-patched.
 
-Owns that thread (a greenlet where the process is monkey-patched), the subscriptions on the connection, and the watch
-over it: a server that is silent is asked whether it is there, and one that does not answer has gone, however open the
-socket looks. Behind each loss of the connection every feed is caught up from its stream. The same thread shows the
-process's signs of life and runs the errands of connections that have ended. Refuses to know topics, mailboxes and
-presence: it has feeds, and calls back.
+Owns that thread and what it follows. Behind each loss of its connection (`channel`) every feed is caught up from its
+stream. The same thread shows the process's signs of life and runs the errands of connections that have ended. Refuses
+to know topics, mailboxes and presence: it has feeds, and calls back.
 """
 
 from __future__ import annotations
@@ -13,16 +11,15 @@ import logging
 import math
 import os
 import random
-import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 from .backend import Settings
+from .channel import Channel, Wakener
 from .client import Client
 from .entries import NOWHERE, position
 from .errors import PubSubError, Unavailable
@@ -36,8 +33,8 @@ logger = logging.getLogger("websock_gevent")
 
 #: Seconds to wait before the next attempt to connect: at first, and at most; less a random half.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
-#: Names in one command, scripts in one go.
-CHUNK = 500
+#: Names in one command; topics that are caught up in one go, which may be ``keep`` messages each.
+CHUNK, CATCH_UP = 500, 50
 #: Seconds of work after which everybody else has a turn.
 TURN = 0.01
 
@@ -74,10 +71,9 @@ class Listener:
         self._thread: object = None
         self._starting = threading.Lock()
         self._tried = threading.Event()
-        self._wake_up, self._woken = -1, -1
-        self._connection: Any = None
+        self._wakener: Wakener | None = None
+        self._channel: Channel | None = None
         self._run = ""
-        self._heard = self._asked = monotonic()
         self._next_beat = self._next_errand = 0.0
         self._lost_at = monotonic()
         self._error: PubSubError | None = None
@@ -101,8 +97,8 @@ class Listener:
     def _start(self) -> None:
         with self._starting:
             if self._thread is None:
-                self._woken, self._wake_up = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-                self._thread = background(self._live, "websock_gevent.pubsub")
+                wakener = self._wakener = Wakener()
+                self._thread = background(lambda: self._live(wakener), "websock_gevent.pubsub")
         self._tried.wait(4 * self._settings.timeout)
 
     def follow(self, feed: Feed) -> None:
@@ -135,9 +131,8 @@ class Listener:
         self._wake()
 
     def _wake(self) -> None:
-        if self._wake_up >= 0:
-            with suppress(BlockingIOError):  # it has been woken so often that the pipe is full
-                os.write(self._wake_up, b"x")
+        if self._wakener is not None:
+            self._wakener.wake()
 
     def settle(self, seconds: float) -> None:
         """Wait until the errands are done, but not longer than so many seconds."""
@@ -157,21 +152,19 @@ class Listener:
 
     # The thread.
 
-    def _live(self) -> None:
-        self._follow_server()
+    def _live(self, wakener: Wakener) -> None:
+        self._listen(wakener)
         if self._stopped and not self._abandoned:
             self._disconnect()
-            os.close(self._woken)
-            woken, self._wake_up = self._wake_up, -1
-            os.close(woken)
+            wakener.close()
 
-    def _follow_server(self) -> None:
+    def _listen(self, wakener: Wakener) -> None:
         pause = FIRST_PAUSE
         while not self._is_over():
             try:
-                self._connect()
+                channel = self._connect(wakener)
                 pause = FIRST_PAUSE
-                self._serve()
+                self._serve(channel, wakener)
             except PubSubError as error:
                 self._lose(error)
             except Exception as error:  # ours; the process must not be deaf because of it
@@ -191,36 +184,35 @@ class Listener:
             return
         if self.connected or not self._tried.is_set():
             logger.warning("PubSub: lost. %s", error)
-        if self.connected:
-            self._lost_at = self._heard
+        if self.connected and self._channel is not None:
+            self._lost_at = self._channel.heard
         self._error = error
         self._disconnect()
         self._tried.set()
 
     def _disconnect(self) -> None:
         self.connected = False
-        if self._connection is not None:
-            with suppress(Exception):
-                self._connection.disconnect()
-            self._connection = None
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
-    def _connect(self) -> None:
+    def _connect(self, wakener: Wakener) -> Channel:
         """Connect, subscribe to everything anew, and catch up."""
-        self._connection = self._client.connection()
+        channel = self._channel = Channel(self._client, wakener, self._settings.watchdog)
         run = self._client.check()
         cut = Cut(monotonic() - self._lost_at, run == self._run or (bool(self._run) and self._remembers()))
         self._confirming.clear()
         self._confirmed.clear()
-        self._fulfil(announce=False)
+        self._fulfil()
         feeds = list(self._feeds.values())
-        self._subscribe(feeds)
-        early = self._await_confirmations()
+        self._subscribe(channel, feeds)
+        early = self._await_confirmations(channel)
         self._confirmed.clear()
         caught, gaps = self._catch_up([feed for feed in feeds if feed.position is not None], cut)
         self._begin([feed for feed in feeds if feed.position is None])
         self._run = run
-        for channel, data in early:
-            self._take_message(channel, data)
+        for name, data in early:
+            self._take_message(name, data)
         self._beat()
         self._next_beat = monotonic() + self._settings.lifetime / 3
         if self._error is not None:
@@ -228,67 +220,42 @@ class Listener:
             logger.warning(text, self._client.shown, cut.seconds, caught, gaps)
         self._error, self.connected = None, True
         self._tried.set()
+        return channel
 
-    def _await_confirmations(self) -> list[tuple[str, str]]:
+    def _await_confirmations(self, channel: Channel) -> list[tuple[str, str]]:
         """Wait until the server has confirmed all subscriptions. Return the messages that came in between."""
         early: list[tuple[str, str]] = []
         while self._confirming:
-            response = self._read()
+            response = channel.read()
             if response[0] == "message":
                 early.append((response[1], response[2]))
             else:
                 self._take(response)
         return early
 
-    def _serve(self) -> None:
-        while not self._is_over():
-            self._fulfil()
-            self._wait()
+    def _serve(self, channel: Channel, wakener: Wakener) -> None:
+        while True:
+            fresh, left = self._fulfil()
+            self._subscribe(channel, fresh)
+            for feed in left:
+                channel.send("UNSUBSCRIBE", feed.stream)
+            channel.wait(min(self._next_beat, self._next_errand if self._errands else math.inf))
             if self._is_over():
                 return
-            self._read_all()
+            wakener.clear()
+            self._read(channel)
             self._begin(self._confirmed)
-            self._watch()
+            channel.watch()
             if monotonic() >= self._next_beat:
                 self._next_beat = monotonic() + self._settings.lifetime / 3
                 self._beat()
             self._run_errands()
 
-    def _wait(self) -> None:
-        """Wait until there is something to read, something to do, or time to look."""
-        due = [max(self._heard, self._asked) + self._settings.watchdog, self._next_beat]
-        if self._errands:
-            due.append(self._next_errand)
-        self._poll(max(0.0, min(due) - monotonic()))
-
-    def _poll(self, seconds: float) -> bool:
-        """Wait for the connection or a wake-up. Return whether the connection has something."""
-        poll: Any = select.poll()  # not select(): its descriptors end at 1024
-        descriptor = self._connection._sock.fileno()
-        poll.register(descriptor, select.POLLIN)
-        poll.register(self._woken, select.POLLIN)
-        ready = poll.poll(math.ceil(seconds * 1000))
-        if self._is_over():
-            return False
-        with suppress(BlockingIOError):
-            while os.read(self._woken, 4096):
-                pass
-        return any(found == descriptor for found, _ in ready)
-
-    def _read(self) -> Any:
-        with self._client.errors():
-            response = self._connection.read_response()
-        self._heard = monotonic()
-        return response
-
-    def _can_read(self) -> bool:
-        with self._client.errors():
-            return bool(self._connection.can_read(0))
-
-    def _read_all(self) -> None:
+    def _read(self, channel: Channel) -> None:
+        """Take what has come; others have a turn in between."""
         began = monotonic()
-        while self._can_read():
-            self._take(self._read())
+        for response in channel.pending():
+            self._take(response)
             if monotonic() - began > TURN:
                 time.sleep(0.0001)
                 began = monotonic()
@@ -299,58 +266,39 @@ class Listener:
         elif response[0] == "subscribe":
             self._confirmed.append(self._confirming.popleft())
 
-    def _take_message(self, channel: str, data: str) -> None:
-        feed = self._feeds.get(channel)
+    def _take_message(self, name: str, data: str) -> None:
+        feed = self._feeds.get(name)
         if feed is None:
             return
         try:
             before, entry = parse(feed.topic, data)
         except (KeyError, ValueError):
-            logger.warning("PubSub: something came on %r that is not ours", channel)
+            logger.warning("PubSub: something came on %r that is not ours", name)
             return
         if not feed.take(before, entry):
             self._catch_up([feed], Cut(0.0, True))
 
-    def _watch(self) -> None:
-        """Ask a silent server whether it is there; one that does not answer is not."""
-        now = monotonic()
-        if now - self._heard < self._settings.watchdog:
-            return
-        if self._asked <= self._heard:
-            self._asked = now
-            with self._client.errors():
-                self._connection.send_command("PING")
-        elif now - self._asked >= self._settings.watchdog and not self._poll(0):
-            raise Unavailable(f"Redis at {self._client.shown} does not answer")
-
     # Feeds.
 
-    def _fulfil(self, announce: bool = True) -> None:
-        """Subscribe and unsubscribe as was asked for, in that order."""
-        fresh: list[Feed] = []
+    def _fulfil(self) -> tuple[list[Feed], list[Feed]]:
+        """Do what was wished for, in order. Return what is to be subscribed to, and what is to be no more."""
+        fresh: dict[str, Feed] = {}
+        left: dict[str, Feed] = {}
         while self._wishes:
             wanted, feed = self._wishes.popleft()
             current = self._feeds.get(feed.stream)
             if wanted and current is not feed:
-                self._feeds[feed.stream] = feed
-                fresh.append(feed)
+                self._feeds[feed.stream] = fresh[feed.stream] = feed
             elif not wanted and current is feed:
                 del self._feeds[feed.stream]
-                if feed in fresh:
-                    fresh.remove(feed)
-                elif announce:
-                    self._command("UNSUBSCRIBE", feed.stream)
-        if announce:
-            self._subscribe(fresh)
+                fresh.pop(feed.stream, None)
+                left[feed.stream] = feed
+        return list(fresh.values()), [feed for stream, feed in left.items() if stream not in self._feeds]
 
-    def _subscribe(self, feeds: list[Feed]) -> None:
+    def _subscribe(self, channel: Channel, feeds: list[Feed]) -> None:
         for chunk in _chunks(feeds):
             self._confirming += chunk
-            self._command("SUBSCRIBE", *(feed.stream for feed in chunk))
-
-    def _command(self, *parts: str) -> None:
-        with self._client.errors():
-            self._connection.send_command(*parts)
+            channel.send("SUBSCRIBE", *(feed.stream for feed in chunk))
 
     def _begin(self, feeds: list[Feed]) -> None:
         """The server has confirmed these: find out where they begin."""
@@ -365,7 +313,7 @@ class Listener:
     def _catch_up(self, feeds: list[Feed], cut: Cut) -> tuple[int, int]:
         """Deliver what was missed. Return how many entries and gaps it was."""
         entries = gaps = 0
-        for chunk in _chunks(feeds):
+        for chunk in _chunks(feeds, CATCH_UP):
             positions = [feed.position or NOWHERE for feed in chunk]
             calls: list[Any] = [([feed.stream], [f"{a}-{b}"]) for feed, (a, b) in zip(chunk, positions, strict=True)]
             for feed, since, answer in zip(chunk, positions, self._client.scripts(REPLAY, calls), strict=True):
@@ -388,8 +336,10 @@ class Listener:
                 logger.warning("PubSub: %s; it will be tried again", error)
                 self._next_errand = monotonic() + LONGEST_PAUSE
                 return
+            except Exception:  # ours; it would fail again
+                logger.exception("PubSub: an errand failed")
             self._errands.popleft()
 
 
-def _chunks(feeds: list[Feed]) -> Iterable[list[Feed]]:
-    return (feeds[at : at + CHUNK] for at in range(0, len(feeds), CHUNK))
+def _chunks(feeds: list[Feed], size: int = CHUNK) -> Iterable[list[Feed]]:
+    return (feeds[at : at + size] for at in range(0, len(feeds), size))
