@@ -53,9 +53,9 @@ ALLOWED = {
     "pubsub/listener": "pubsub/backend pubsub/channel pubsub/client pubsub/entries pubsub/errors pubsub/feeds "
     "pubsub/scripts "
     "pubsub/waiting",
+    "pubsub/inbox": "addresses mailbox pubsub/backend pubsub/entries pubsub/monitors",
     "pubsub/redis_backend": "addresses mailbox pubsub/backend pubsub/buffer pubsub/client pubsub/entries pubsub/errors "
-    "pubsub/feeds pubsub/listener pubsub/monitors pubsub/presence pubsub/registry pubsub/scripts "
-    "pubsub/waiting",
+    "pubsub/feeds pubsub/inbox pubsub/listener pubsub/presence pubsub/registry pubsub/scripts pubsub/waiting",
     "pubsub/pubsub": "addresses mailbox pubsub/backend pubsub/embedded pubsub/entries pubsub/monitors pubsub/presence "
     "pubsub/redis_backend pubsub/registry",
     "pubsub/__init__": "pubsub/entries pubsub/errors pubsub/pubsub",

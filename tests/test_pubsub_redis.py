@@ -678,10 +678,11 @@ class Told:
 
 
 @contextmanager
-def workers(redis: RedisServer, count: int, **settings: Any) -> Iterator[Server]:
+def workers(redis: RedisServer, count: int, worker: str = "gevent", **settings: Any) -> Iterator[Server]:
     """Run so many workers with the app ``listening``, loaded before they are forked."""
     environment = {"REDIS_URL": redis.url, "PUBSUB": json.dumps({**QUICK, **settings})}
-    with gunicorn("listening:app", "-w", str(count), "--preload", env=environment) as server:
+    more = ["--threads", "8"] if worker == "gthread" else []
+    with gunicorn("listening:app", "-w", str(count), "--preload", *more, worker=worker, env=environment) as server:
         until(lambda: len(server.worker_pids) >= count)
         yield server
 
@@ -701,8 +702,9 @@ def one_of_each(server: Server, count: int) -> dict[int, Told]:
     return found
 
 
-def test_across_workers(redis: RedisServer) -> None:
-    with workers(redis, 2) as server:
+@pytest.mark.parametrize("worker", ["gevent", "gthread"])
+def test_across_workers(redis: RedisServer, worker: str) -> None:
+    with workers(redis, 2, worker) as server:
         one, two = one_of_each(server, 2).values()
         for told in (one, two):
             told.do("subscribe", "lobby")

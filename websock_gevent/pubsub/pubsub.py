@@ -326,7 +326,7 @@ def _backend(url: str | None, settings: Settings) -> Callable[..., Backend]:
         from .redis_backend import RedisBackend
     except ImportError as error:
         raise ImportError("PubSub over Redis needs the redis package: pip install websock-gevent[redis]") from error
-    return lambda registry, down: RedisBackend(url, settings, registry, down)
+    return lambda registry, down: RedisBackend(url, settings, down)
 
 
 def _this(mailbox: Mailbox | None) -> Mailbox:

@@ -1,8 +1,7 @@
 """PubSub over Redis: many processes, many hosts.
 
-Owns what passes between processes and when this one counts as alive: it publishes by scripts, listens through a
-`Listener` from the first subscription, presence or address on, and answers to what is sent to its inbox. What is kept
-in the server is written down in `scripts`.
+Owns when this process counts as alive, and puts the parts together: it publishes by scripts, and listens through a
+`Listener` from the first subscription, presence or address on. What is kept in the server is written down in `scripts`.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from . import scripts
 from .backend import Down, Settings
 from .buffer import Buffer
 from .client import Client
-from .entries import Entry, Replay, decode, encode, position
+from .entries import Replay, position
 from .errors import PubSubError, Unavailable
 from .feeds import Feed, missed
+from .inbox import Inbox
 from .listener import Listener
-from .monitors import told
 from .presence import Presence, Tracked
-from .registry import Registry, Topic
+from .registry import Topic
 from .waiting import aside
 
 __all__ = ["RedisBackend"]
@@ -41,21 +40,17 @@ _new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 class RedisBackend:
     """The backend of many processes; see `Backend`. One for each process."""
 
-    def __init__(self, url: str, settings: Settings, registry: Registry, down: Down) -> None:
+    def __init__(self, url: str, settings: Settings, down: Down) -> None:
         self._settings = settings
-        self._registry = registry
-        self._down = down
         self._lock = _new_lock()
         self._client = Client(url, settings.timeout)
         self._numbers = count(1)
         self._kept = [settings.keep, int(settings.age * 1000)]
         self._buffer = Buffer(settings.buffer, self._publish) if settings.buffer else None
         self._process = addresses.process()
-        inbox = Feed("", self._key("inbox", self._process), self._receive)
-        self._listener = Listener(self._client, settings, inbox, self._beat, self._is_remembered)
-        self._asked: dict[str, set[str]] = {}  # who of us is monitored from which processes
-        self._watched: dict[str, set[str]] = {}  # process → its connections that somebody here monitors
-        self._unasked: set[str] = set()  # connections whose process must be asked again to tell of their end
+        self._inbox = Inbox(self._process, self._post, lambda errand: self._listener.errand(errand), down)
+        feed = Feed("", self._key("inbox", self._process), self._inbox.receive)
+        self._listener = Listener(self._client, settings, feed, self._beat, self._is_remembered)
         self._patience: float | None = None  # until when nobody has died: the server has forgotten everybody
         self._sign = 0  # the last sign of life: until when it counts, in ms of the server's time
         self._complaint = ""
@@ -113,7 +108,7 @@ class RedisBackend:
         """Wait for the buffer."""
         return self._buffer is None or aside(self._buffer.wait, timeout)
 
-    # Addresses: the inbox is a stream as well, so that what is sent to us survives a loss of the connection.
+    # Addresses.
 
     def _listen(self) -> None:
         """An address of this process becomes known: be there for it."""
@@ -124,20 +119,16 @@ class RedisBackend:
 
     def send(self, address: str, text: str) -> bool:
         """Put it into the inbox of the process."""
-        return self._post(addresses.process_of(address), f'["send",{encode(address)},{text}]')
+        return self._inbox.send(address, text)
 
     def monitor(self, address: str) -> None:
-        """Ask the process; and look after the process itself."""
-        process = addresses.process_of(address)
+        """Ask the process, and look after the process itself."""
         self._listener.start()
-        with self._lock:
-            self._watched.setdefault(process, set()).add(address)
-        if not self._post(process, encode(["monitor", address, self._process])):
-            self._lost(address, None)
+        self._inbox.monitor(address)
 
     def demonitor(self, address: str) -> None:
-        """Forget it; the news, should they come, are for nobody."""
-        self._forget(address)
+        """Forget it."""
+        self._inbox.forget(address)
 
     def _post(self, process: str, text: str) -> bool:
         if not process:
@@ -145,53 +136,6 @@ class RedisBackend:
         name = f"{self._process}.{next(self._numbers)}"
         keys = [self._key("inbox", process), self._key("processes")]
         return bool(self._once(scripts.SEND, keys, lambda again: [process, *self._kept, name, again, text]))
-
-    def _receive(self, entry: Entry) -> None:
-        """Something is in the inbox."""
-        if entry.kind == "gap":
-            logger.warning("PubSub: messages that were sent to connections of this process may be lost")
-            return
-        match decode(entry.text):
-            case ["send", str(address), message]:
-                mailbox = addresses.find(address)
-                if mailbox is not None:
-                    mailbox.send(message)
-            case ["monitor", str(address), str(process)]:
-                self._ask(address, process)
-            case ["down", str(address), reason]:
-                self._lost(address, tuple(reason) if isinstance(reason, list) else reason)
-
-    def _ask(self, address: str, process: str) -> None:
-        """Somebody elsewhere wants to know of the end of one of ours."""
-        target: Mailbox | None = addresses.find(address)
-        if target is None:
-            self._listener.errand(lambda: self._post(process, encode(["down", address, None])))
-            return
-        with self._lock:
-            is_first = address not in self._asked
-            self._asked.setdefault(address, set()).add(process)
-        if is_first:
-            target.at_end(self._tell)
-
-    def _tell(self, target: Mailbox, reason: Any) -> None:
-        address = target.address
-        with self._lock:
-            processes = self._asked.pop(address, set())
-        for process in processes:
-            text = encode(["down", address, told(reason)])
-            self._listener.errand(lambda process=process, text=text: self._post(process, text))  # type: ignore[misc]
-
-    def _lost(self, address: str, reason: Any) -> None:
-        self._forget(address)
-        self._down(address, reason)
-
-    def _forget(self, address: str) -> None:
-        with self._lock:
-            watched = self._watched.get(addresses.process_of(address), set())
-            watched.discard(address)
-            self._unasked.discard(address)
-            if not watched:
-                self._watched.pop(addresses.process_of(address), None)
 
     # Presence.
 
@@ -252,17 +196,16 @@ class RedisBackend:
         """Show a sign of life, and see who else does not."""
         try:
             lifetime = int(self._settings.lifetime * 1000)
-            arguments = [self._process, lifetime, *tuple(self._watched)]
+            arguments = [self._process, lifetime, *self._inbox.processes]
             known, dead, lost, self._sign = self._client.script(scripts.HEARTBEAT, [self._key("processes")], arguments)
             if not known:
                 self._introduce()
-            self._ask_again()
+            self._inbox.ask_again()
             for process in dead:
                 self._bury(process)
             if monotonic() >= (self._patience or 0.0):
                 for process in lost:
-                    for address in tuple(self._watched.get(process, ())):
-                        self._lost(address, ("error", "process lost"))
+                    self._inbox.lost_process(process)
             self._complaint = ""
         except Unavailable:
             raise
@@ -281,15 +224,9 @@ class RedisBackend:
         calls = [self._tracking(tracked) for tracked in self.presence.all()]
         for at in range(0, len(calls), 500):
             self._client.scripts(scripts.TRACK, calls[at : at + 500])
-        with self._lock:
-            self._unasked = {address for watched in self._watched.values() for address in watched}
+        self._inbox.forgotten()
         # It may have forgotten the others as well: give them time to say so. Who begins has nobody to wait for.
         self._patience = 0.0 if self._patience is None else monotonic() + self._settings.lifetime
-
-    def _ask_again(self) -> None:
-        for address in tuple(self._unasked):
-            if self._post(addresses.process_of(address), encode(["monitor", address, self._process])):
-                self._unasked.discard(address)
 
     def _bury(self, process: str, willingly: int = 0) -> int:
         keys = [self._key("processes"), self._key("owned", process), self._key("inbox", process)]
