@@ -42,7 +42,7 @@ bench-fast: .venv/peers # three scenarios, five servers, only shown; four minute
 soak: .venv/ready     # half an hour of everything clients do; does anything grow, is anything left?
 	$(BIN)/python benchmarks/soak.py
 
-chaos: .venv/ready    # PubSub with a thousand subscribers, while everything goes wrong; some four minutes
+chaos: .venv/ready    # PubSub with a thousand subscribers, while everything goes wrong; a minute and a half
 	tests/setup && CHAOS=large $(BIN)/pytest tests/test_pubsub_chaos.py
 
 SECONDS ?= 60

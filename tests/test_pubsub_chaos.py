@@ -40,7 +40,7 @@ def test_nothing_is_lost_without_a_word(tmp_path: Path, capsys: Any) -> None:
     assert counts.get("gaps", 0) == 0, "all of it could be replayed"
 
 
-@pytest.mark.skipif(not LARGE, reason="make chaos runs it; some four minutes")
+@pytest.mark.skipif(not LARGE, reason="make chaos runs it; a minute and a half")
 def test_a_thousand_subscribers(tmp_path: Path, capsys: Any) -> None:
     with chaos(tmp_path, 1000, {}, rate=10) as cluster:
         cluster.fault("a worker is killed", cluster.kill_a_worker)

@@ -26,6 +26,22 @@ logger = logging.getLogger("websock_gevent")
 _new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 
 
+#: Messages delivered lately. Every PubSub of a process reads the one inbox it has on a server.
+_delivered: dict[str, None] = {}
+_delivered_lock = _new_lock()
+REMEMBERED = 1000
+
+
+def _is_new(message: str) -> bool:
+    with _delivered_lock:
+        if message in _delivered:
+            return False
+        _delivered[message] = None
+        if len(_delivered) > REMEMBERED:
+            del _delivered[next(iter(_delivered))]
+        return True
+
+
 class Inbox:
     """The correspondence of one process.
 
@@ -70,7 +86,7 @@ class Inbox:
         match decode(entry.text):
             case ["send", str(address), message]:
                 mailbox = addresses.find(address)
-                if mailbox is not None:
+                if mailbox is not None and _is_new(f"{self._process} {entry.id}"):
                     mailbox.send(message)
             case ["monitor", str(address), str(process)]:
                 self._watch_for(address, process)
