@@ -14,10 +14,11 @@ class Relay:
 
     Attributes:
         port: Where it listens.
+        target: Where new connections lead.
     """
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._whole = threading.Event()
@@ -59,7 +60,7 @@ class Relay:
                 near, _ = self._server.accept()
                 self._sockets.append(near)
                 try:
-                    far = socket.create_connection(("127.0.0.1", self._target))
+                    far = socket.create_connection(("127.0.0.1", self.target))
                 except ConnectionRefusedError:
                     near.close()
                     continue

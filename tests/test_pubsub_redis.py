@@ -140,6 +140,60 @@ def test_an_old_snapshot_is_a_gap(redis: RedisServer, make: Make) -> None:
         assert page.wait_for(4) == [1, 2, ("gap", "lobby"), 3]
 
 
+@contextmanager
+def replicated(redis: RedisServer, folder: Path) -> Iterator[tuple[RedisServer, Relay]]:
+    """A replica of a server, and an address that leads to the one, and after a failover to the other."""
+    folder.mkdir()
+    with redis_server(folder, "--replicaof", "127.0.0.1", str(redis.port)) as replica, Relay(redis.port) as relay:
+        until(lambda: replica.client().info("replication")["master_link_status"] == "up")
+        yield replica, relay
+
+
+def fail_over(redis: RedisServer, replica: RedisServer, relay: Relay) -> None:
+    redis.kill()
+    replica.client().replicaof("NO", "ONE")
+    relay.target = replica.port
+
+
+def test_a_failover_is_replayed(redis: RedisServer, make: Make, tmp_path: Path) -> None:
+    with replicated(redis, tmp_path / "replica") as (replica, relay):
+        pubsub, other = (make(f"redis://127.0.0.1:{relay.port}") for _ in range(2))
+        with page_on(pubsub, "lobby") as page, page_on(pubsub, "quiet") as quiet:
+            for number in range(5):
+                other.broadcast("lobby", number)
+            page.wait_for(5)
+            until(lambda: replica.client().xlen("websock:topic:lobby") == 5)
+            fail_over(redis, replica, relay)
+            for number in range(5, 10):
+                published(other, "lobby", number)
+            assert page.wait_for(10) == list(range(10))
+            published(other, "quiet", "still")
+            assert quiet.wait_for(1) == ["still"]
+
+
+def test_a_failover_to_a_replica_that_is_behind_is_a_gap(redis: RedisServer, make: Make, tmp_path: Path) -> None:
+    """Of what was delivered, too, the new master may know nothing."""
+    with replicated(redis, tmp_path / "replica") as (replica, relay):
+        pubsub, other = (make(f"redis://127.0.0.1:{relay.port}") for _ in range(2))
+        with page_on(pubsub, "lobby", ids=True) as page:
+            other.broadcast("lobby", 1)
+            page.wait_for(1)
+            until(lambda: replica.client().xlen("websock:topic:lobby") == 1)
+            replica.client().replicaof("NO", "ONE")
+            last = other.broadcast("lobby", 2)
+            page.wait_for(2)
+            fail_over(redis, replica, relay)
+            published(other, "lobby", 3)
+            assert [one[-1] for one in page.wait_for(4)] == [1, 2, "lobby", 3]
+            assert page.mail[2] == ("gap", "lobby")
+            late = Page()
+            with_since = open_client(late)
+            with_since.ping()
+            other.subscribe("lobby", late.mailbox, since=last)
+            assert late.wait_for(2) == [("gap", "lobby"), 3], "a client that has seen what is lost now is told as well"
+            with_since.abort()
+
+
 def test_a_frozen_server_is_noticed_and_caught_up(redis: RedisServer, make: Make, caplog: Any) -> None:
     pubsub, other = make(redis.url), make(redis.url)
     with page_on(pubsub, "lobby") as page:
