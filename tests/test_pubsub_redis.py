@@ -592,6 +592,31 @@ def test_what_nobody_here_listens_to_costs_nothing(redis: RedisServer, make: Mak
     assert len(pubsub._registry) == 0
 
 
+def test_who_has_ended_leaves_no_subscription_behind(redis: RedisServer, make: Make) -> None:
+    pubsub = make(redis.url)
+    with page_on(pubsub, "lobby") as page:
+        pass
+    assert page.wait()
+    pubsub.subscribe("lobby", page.mailbox)
+    pubsub.subscribe("lobby", page.mailbox, since=OLDEST)
+    with page_on(pubsub, "other"):
+        until(lambda: [name for name in redis.client().pubsub_channels() if "topic" in name] == ["websock:topic:other"])
+
+
+def test_errors_of_a_long_absence_do_not_pile_up(redis: RedisServer, make: Make) -> None:
+    redis.stop()
+    pubsub = make(redis.url)
+    page = Page()
+    with open_client(page) as opened:
+        opened.ping()
+        depths = []
+        for _ in range(20):
+            with pytest.raises(Unavailable) as refused:
+                pubsub.subscribe("lobby", page.mailbox)
+            depths.append(len(refused.traceback))
+    assert depths[-1] == depths[1]
+
+
 def test_two_thousand_topics_at_once(redis: RedisServer, make: Make) -> None:
     """More than go into one command; and all are there again behind a loss of the connection."""
     pubsub = make(redis.url)

@@ -136,6 +136,12 @@ class Client:
         self._checked = True
         return str(info["run_id"])
 
+    def close(self) -> None:
+        """Close the connections for commands, as far as they are this thread's."""
+        for client in (self._shared, getattr(self._local, "redis", None)):
+            if client is not None:
+                client.connection_pool.disconnect()
+
     def errors(self) -> _Errors:
         """In its ``with`` block, errors of redis-py become ours."""
         return _Errors(self.shown)

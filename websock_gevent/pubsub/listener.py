@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from copy import copy
 from time import monotonic
 from typing import Any
 
@@ -90,9 +91,12 @@ class Listener:
         """
         if not self.connected:
             aside(self._start)
-        error = self._error
         if not self.connected:
-            raise error or Unavailable(f"Redis at {self._client.shown} has not answered in time")
+            raise self._refusal("has not answered in time")
+
+    def _refusal(self, text: str) -> PubSubError:
+        # A new one each time: whoever raises an exception adds to its traceback.
+        return copy(self._error) if self._error is not None else Unavailable(f"Redis at {self._client.shown} {text}")
 
     def _start(self) -> None:
         with self._starting:
@@ -112,7 +116,7 @@ class Listener:
             return
         self._wish(True, feed)
         if not aside(feed.ready.wait, 2 * self._settings.timeout):
-            raise self._error or Unavailable(f"Redis at {self._client.shown} has not confirmed a subscription in time")
+            raise self._refusal("has not confirmed a subscription in time")
 
     def unfollow(self, feed: Feed) -> None:
         """Follow a feed no more. Does not block."""
@@ -186,7 +190,7 @@ class Listener:
             logger.warning("PubSub: lost. %s", error)
         if self.connected and self._channel is not None:
             self._lost_at = self._channel.heard
-        self._error = error
+        self._error = copy(error)
         self._disconnect()
         self._tried.set()
 

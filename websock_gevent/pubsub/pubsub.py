@@ -142,6 +142,9 @@ class PubSub:
         except BaseException:
             self.unsubscribe(topic, mailbox)
             raise
+        finally:
+            if self._registry.get(topic) is not found:  # it has ended meanwhile, too early to know what to leave
+                self._use().leave(found)
 
     def unsubscribe(self, topic: str, mailbox: Mailbox | None = None) -> None:
         """Take `subscribe` back. Does nothing if there is no subscription; what waits already is delivered."""

@@ -248,6 +248,7 @@ class RedisBackend:
             except PubSubError as error:
                 logger.warning("PubSub: the process ends without a word. %s", error)
         self._listener.stop()
+        self._client.close()
 
     def abandon(self) -> None:
         """This is a copy in a child process: leave the parent's connections alone."""
