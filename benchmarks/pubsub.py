@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from machine import clock, describe, pinned
-from servers import APPS, GEVENT_WEBSOCKET_WORKER, Server, environment, gunicorn, running, why_missing
+from peers import GEVENT_WEBSOCKET_WORKER
+from servers import APPS, Server, gunicorn, running, why_missing
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TWO = ("--workers", "2")
@@ -167,7 +168,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             with pinned(1):
                 clients = Clients(started.port, path, arguments.subscribers)
                 command = [sys.executable, str(APPS / "pubsub_publisher.py"), kind, url, str(arguments.size)]
-                publisher = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment(), cwd=APPS)
+                publisher = subprocess.Popen(command, stdin=subprocess.PIPE, env=server.environment(), cwd=APPS)
                 try:
                     closed = closed_loop(clients, publisher, started.pid, arguments)
                     opened = open_loop(clients, publisher, arguments)
