@@ -95,7 +95,7 @@ SERVERS = (
         offers=frozenset({"fanout"}),
         group=OURS,
     ),
-    with_options(GUNICORN, '{"idle": "parked"}', f"{OURS} parked"),
+    with_options(GUNICORN, '{"idle": "parked", "max_connections": 20000}', f"{OURS} parked"),
     Server(
         "gevent-websocket/gunicorn",
         "geventwebsocket, gunicorn",
