@@ -35,6 +35,7 @@ __all__ = [
     "Server",
     "certificate",
     "flask_run",
+    "for_two_threads",
     "gunicorn",
     "gunicorn_target",
     "node",
@@ -301,6 +302,19 @@ def certificate(folder: Path) -> Certificate:
     client = ssl.create_default_context()
     authority.configure_trust(client)
     return Certificate(path, client)
+
+
+def for_two_threads(context: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """The same trust, for a client that reads in one thread and writes in another, as ``websockets`` does.
+
+    Under TLS 1.3 the server's session tickets come while the request is being written, and a connection of OpenSSL's is
+    not made for two threads at once: now and then the request is never sent. Under TLS 1.2 nothing comes unasked.
+    """
+    if context is None:
+        return None
+    made = ssl.create_default_context(cadata=b"".join(context.get_ca_certs(binary_form=True)))
+    made.maximum_version = ssl.TLSVersion.TLSv1_2
+    return made
 
 
 def gunicorn_target(version: str) -> Path:

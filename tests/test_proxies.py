@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from proxies import KEEP_HOST, PROXIES, Proxied, Proxy, documented
 from raw import Raw, masked, unmasked
-from serving import DEADLINE, Answer, Server, certificate, gunicorn
+from serving import DEADLINE, Answer, Server, certificate, for_two_threads, gunicorn
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Opcode
 from websockets.sync.client import ClientConnection, connect
@@ -60,7 +60,9 @@ def client(server: Server, path: str, **more: Any) -> ClientConnection:
     """An ordinary client. It does not ping, so what is idle is idle."""
     options = {"compression": None, "max_size": None, "open_timeout": DEADLINE, "close_timeout": DEADLINE}
     sock = server.socket(encrypted=False)
-    return connect(server.url(path, "ws"), sock=sock, ssl=server.tls, ping_interval=None, **options, **more)
+    return connect(
+        server.url(path, "ws"), sock=sock, ssl=for_two_threads(server.tls), ping_interval=None, **options, **more
+    )
 
 
 def echoes(websocket: ClientConnection, message: str | bytes = "there?") -> None:

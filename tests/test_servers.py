@@ -19,7 +19,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
 from kinds import Kind
 from raw import Raw, diary, masked, new_key, unmasked
-from serving import DEADLINE, OLDEST_GUNICORN, Answer, Server, certificate, flask_run, gunicorn
+from serving import DEADLINE, OLDEST_GUNICORN, Answer, Server, certificate, flask_run, for_two_threads, gunicorn
 from websockets.frames import Opcode
 from websockets.sync.client import ClientConnection, connect
 
@@ -41,7 +41,7 @@ def client(server: Server, path: str) -> ClientConnection:
     """An ordinary client."""
     url = server.url(path, "ws")
     options = {"compression": None, "max_size": None, "open_timeout": DEADLINE, "close_timeout": DEADLINE}
-    return connect(url, sock=server.socket(encrypted=False), ssl=server.tls, **options)
+    return connect(url, sock=server.socket(encrypted=False), ssl=for_two_threads(server.tls), **options)
 
 
 def serves(server: Server) -> None:
