@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -14,12 +15,14 @@ import gevent
 import gevent.os
 import pytest
 from gevent.local import local
+from gevent.pywsgi import WSGIServer
 from greenlet import greenlet
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
-from support import DEADLINE, Diary, application, open_client
+from support import DEADLINE, Diary, application, handshake, open_client, raw_connection, read_head
+from werkzeug.exceptions import HTTPException
 
-from websock_gevent import WebSock, current
+from websock_gevent import WebSock, current, upgrade
 from websock_gevent.testing import Client, connect
 
 
@@ -145,23 +148,76 @@ def test_a_scoped_session_is_not_seen_by_another_connection() -> None:
     engine.dispose()
 
 
-def test_what_is_left_running_does_not_hit_another_connection(caplog: pytest.LogCaptureFixture) -> None:
-    left: list[gevent.Timeout] = []
+def until(condition: Callable[[], object]) -> None:
+    """Let the hub work until something is so."""
+    with gevent.Timeout(DEADLINE):
+        while not condition():
+            gevent.sleep(0.001)
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["next callback first", "next callback behind it"])
+def test_what_is_left_running_does_not_hit_another_connection(early: bool, caplog: pytest.LogCaptureFixture) -> None:
+    def told() -> bool:
+        return any("too late" in record.getMessage() for record in caplog.records)
 
     def leave(message: str) -> str:
         if message == "leave":
-            left.append(gevent.Timeout.start_new(0.02))
-        else:
-            gevent.sleep(0.1)
+            gevent.Timeout.start_new(0.02)
+        elif early:
+            until(told)
         return "done"
 
-    handler = Ask(leave)
-    with many(handler, 2) as (one, other):
+    with many(Ask(leave), 2) as (one, other):
         assert asked(one, "leave") == "done"
+        if not early:
+            until(told)
         assert asked(other, "stay") == "done"
         assert asked(one, "stay") == "done"
-    assert left
-    assert [record.getMessage() for record in caplog.records if "too late" in record.getMessage()]
+        until(told)
+
+
+def test_who_is_killed_behind_its_callback_is_not_lent_again() -> None:
+    killers: list[Any] = []
+
+    def ask(message: str) -> str:
+        if message == "kill":
+            killers.append(gevent.spawn(gevent.kill, gevent.getcurrent()))
+        return "done"
+
+    with many(Ask(ask), 2) as (one, other):
+        assert asked(one, "kill") == "done"
+        gevent.joinall(killers, timeout=DEADLINE, raise_error=True)
+        assert asked(other) == "done" and asked(one) == "done"
+
+
+class Thing:
+    """Something that can be referred to weakly."""
+
+
+def test_what_a_greenlet_keeps_is_let_go_at_once() -> None:
+    own, things = local(), []
+
+    def keep(_: str) -> str:
+        own.thing = Thing()
+        things.append(weakref.ref(own.thing))
+        return "kept"
+
+    with many(Ask(keep), 1) as (one,):
+        asked(one)
+        until(lambda: things[0]() is None)
+
+
+def test_what_is_filed_weakly_under_a_greenlet_is_not_seen_by_another_connection() -> None:
+    """As the thread that a greenlet is taken for in a patched process."""
+    filed: Any = weakref.WeakKeyDictionary()
+
+    def visit(_: str) -> int:
+        me = gevent.getcurrent()
+        filed[me] = filed.get(me, 0) + 1
+        return int(filed[me])
+
+    with many(Ask(visit), 3) as clients:
+        assert [asked(client) for client in clients] == ["1"] * 3
 
 
 def test_somebody_who_keeps_the_greenlet_keeps_only_that() -> None:
@@ -184,8 +240,6 @@ def test_somebody_who_keeps_the_greenlet_keeps_only_that() -> None:
 
 
 def test_more_than_max_connections_are_refused() -> None:
-    from gevent.pywsgi import WSGIServer
-
     app = application(Ask(str.upper), idle="parked", max_connections=2)
     server = WSGIServer(("127.0.0.1", 0), app, log=None)
     server.start()
@@ -233,8 +287,7 @@ def test_the_environ_is_kept_without_what_the_server_put_there() -> None:
     assert not {"wsgi.input", "wsgi.errors"} & set(environ)
 
 
-def test_unpatched_threads_keep_their_greenlets(caplog: pytest.LogCaptureFixture) -> None:
-    """A thread that has lent its hub must not end before its connection."""
+def test_the_hub_of_another_thread_parks_as_well() -> None:
     diary, answers = Diary(), []
 
     def serve() -> None:
@@ -245,6 +298,68 @@ def test_unpatched_threads_keep_their_greenlets(caplog: pytest.LogCaptureFixture
     thread.start()
     gevent.get_hub().threadpool.apply(thread.join, (DEADLINE,))
     assert answers == ["hello"] and diary.wait() == "remote"
+
+
+@pytest.mark.parametrize("how", ["timeout", "kill"])
+def test_a_call_on_close_that_is_broken_off_ends_the_connection(how: str) -> None:
+    def closing() -> None:
+        if how == "timeout":
+            raise gevent.Timeout(1)
+        gevent.sleep(DEADLINE)
+
+    def app(environ: Any, start_response: Any) -> Any:
+        response = upgrade(environ, Diary(), None, idle="parked")
+        response.call_on_close(closing)
+        return response(environ, start_response)
+
+    gc.collect()
+    gc.disable()  # which would close the socket in the end
+    try:
+        sock, server = raw_connection(app)
+        with sock:
+            sock.sendall(handshake())
+            read_head(sock)
+            server.kill()
+            assert sock.recv(10) == b""
+    finally:
+        gc.enable()
+
+
+def test_a_connection_counts_while_the_request_is_still_being_closed() -> None:
+    release = gevent.event.Event()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        try:
+            response: Any = upgrade(environ, Diary(), None, idle="parked", max_connections=1)
+        except HTTPException as refusal:
+            return refusal(environ, start_response)
+        response.call_on_close(release.wait)
+        return response(environ, start_response)
+
+    server = WSGIServer(("127.0.0.1", 0), app, log=None)
+    server.start()
+    with ExitStack() as stack:
+        heads = []
+        for _ in range(3):
+            sock = stack.enter_context(gevent.socket.create_connection(("127.0.0.1", server.server_port), DEADLINE))
+            sock.sendall(handshake())
+            heads.append(sock.recv(12))
+        release.set()
+    server.stop(1)
+    assert heads == [b"HTTP/1.1 101", b"HTTP/1.1 503", b"HTTP/1.1 503"]
+
+
+def test_what_a_view_left_running_does_not_end_the_vigil(caplog: pytest.LogCaptureFixture) -> None:
+    app = application(Ask(str.upper), idle="parked")
+
+    def view(environ: Any, start_response: Any) -> Any:
+        gevent.Timeout.start_new(0.02)
+        return app(environ, start_response)
+
+    with connect(view) as client:
+        until(lambda: any("too late" in record.getMessage() for record in caplog.records))
+        assert not client._server.ready()
+        assert asked(client, "a") == "A"
 
 
 # The end.
@@ -286,3 +401,32 @@ def test_a_fork_leaves_the_connections_to_its_parent(idle: str) -> None:
         pid = int(asked(one))
         assert [asked(other, "who?") for _ in range(500)] == [str(os.getpid())] * 500
         assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.parametrize("idle", ["parked", "greenlet"])
+def test_what_ends_in_a_fork_does_not_end_for_its_parent(idle: str) -> None:
+    mailboxes: list[Any] = []
+    released: list[int] = []
+
+    def fork(_: str) -> str:
+        pid = gevent.os.fork()
+        if not pid:
+            released.append(os.getpid())
+            accepted = mailboxes[0].send("from the child")
+            gevent.sleep(0.3)
+            os._exit(int(accepted))
+        return f"forked, {os.waitpid(pid, 0)[1]}"
+
+    def block(message: str) -> str:
+        if message == "block":
+            mailboxes.append(current())
+            until(lambda: released)
+        return "done"
+
+    with open_client(Ask(fork), idle=idle) as one, open_client(Ask(block), idle=idle) as other:
+        other.send("block")
+        until(lambda: mailboxes)
+        assert asked(one) == "forked, 0"
+        released.append(os.getpid())
+        assert other.receive() == "done"
+        assert asked(other, "again") == "done"

@@ -551,3 +551,35 @@ def test_state_is_committed_after_every_callback() -> None:
     client.socket.sendall(text("a") + text("b") + text("raise"))
     assert closed_by(client)[0] == 1011
     assert handler.calls[-1][2] == 2
+
+
+def test_a_peer_that_reads_nothing_and_a_slow_terminate_come_to_an_end() -> None:
+    """The deadline comes while ``terminate`` runs, when nobody can be woken."""
+
+    class Slow(Diary):
+        mailbox: Any = None
+
+        def init(self, state: Any) -> Any:
+            self.mailbox = current()
+            return super().init(state)
+
+        def handle_in(self, message: Any, state: Any) -> Any:
+            return "push", [bytes(1 << 20)] * 32, state
+
+        def terminate(self, reason: Any, state: Any) -> None:
+            gevent.sleep(0.6)
+            super().terminate(reason, state)
+
+    diary = Slow()
+    sock, server = raw_connection(application(diary, send_timeout=0.3, max_mailbox=40))
+    with sock:
+        sock.sendall(handshake())
+        read_head(sock)
+        sock.sendall(text("flood"))
+        with gevent.Timeout(DEADLINE):
+            while not diary.calls or not diary.mailbox.websocket.out:
+                gevent.sleep(0.001)
+        assert not diary.mailbox.push(["x"] * 50)
+        assert diary.wait() == ("error", "mailbox overflow")
+        server.join(DEADLINE)
+        assert server.ready()

@@ -397,3 +397,14 @@ def test_pushes_of_one_callback_are_no_overflow_while_the_client_reads() -> None
     assert payloads == [b"welcome", *[b"x"] * 400, b"done", *[b"x"] * 400, b"done", b"\x03\xe8"]
     sock.close()
     server.join(DEADLINE)
+
+
+def test_a_long_message_counts_once() -> None:
+    class Pusher(Diary):
+        def handle_in(self, message: Any, state: Any) -> Any:
+            return "push", str(current().push(bytes(1 << 18))), state
+
+    with open_client(Pusher, max_mailbox=1) as client:
+        client.send("push")
+        assert client.receive() == bytes(1 << 18)
+        assert client.receive() == "True"

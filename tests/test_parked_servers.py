@@ -74,9 +74,12 @@ def test_a_worker_that_may_not_wait_says_goodbye_all_the_same(number: int) -> No
 
 def test_tls_keeps_its_greenlets_and_says_so_once(tmp_path: Path) -> None:
     made = certificate(tmp_path)
-    with (
-        gunicorn("served:app", "--certfile", str(made.path), "--keyfile", str(made.path), env=PARKED) as server,
-    ):
+    with gunicorn("served:app", "--certfile", str(made.path), "--keyfile", str(made.path), env=PARKED) as server:
         server.tls = made.client
         with clients(server, 3):
             assert server.log().count(REFUSED_LINE) == 1
+
+
+def test_a_worker_with_one_place_says_that_it_is_taken() -> None:
+    with gunicorn("served:app", "--worker-connections", "1", env=PARKED) as server, clients(server, 1):
+        assert server.log().count("no connection is accepted any more") == 1

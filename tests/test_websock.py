@@ -505,3 +505,11 @@ def test_a_type_checker_finds_misspelt_tags(tmp_path: Path) -> None:
     found = {int(line) for line in re.findall(r"^typed\.py:(\d+): error", done.stdout, re.MULTILINE)}
     marked = {number for number, line in enumerate(TYPED.splitlines(), 1) if line.endswith("# refused")}
     assert found == marked, done.stdout
+
+
+@pytest.mark.parametrize("long", ["x" * (1 << 18), bytes(1 << 18)], ids=["text", "binary"])
+def test_a_long_message_is_not_copied_behind_its_header(long: Any) -> None:
+    frames, _, _ = interpret(("push", long, None))
+    assert [len(frame) for frame in frames] == [10, 1 << 18]
+    assert b"".join(frames) == encode(long)[0]
+    assert isinstance(long, str) or frames[1] is long

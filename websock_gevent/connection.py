@@ -109,7 +109,7 @@ class Connection:
         if self._doom is not None and self.phase is _OPEN:
             self._end(*self._doom)
         if self.waiter.stalled is not None:
-            return False
+            return self._deadlines.alarm  # which may have come while terminate ran, when nobody could be woken
         if self.phase is _OPEN:
             return self._serve()
         if self.phase is _OPENING:
@@ -142,6 +142,8 @@ class Connection:
         self.waiter.close()
         if self._mailbox is not None:
             self._mailbox.end(self.reason)
+        if isinstance(self.reason, tuple) and isinstance(self.reason[1], BaseException):
+            self.reason[1].__traceback__ = None  # its frames hold the message and this connection, which holds it
 
     # OPENING
 
@@ -360,6 +362,8 @@ class Connection:
         self.phase = _CLOSED
         self.websocket.lost = True
         self.waiter.close()
+        if self._mailbox is not None:
+            self._mailbox.shut()
 
     def _cut(self) -> None:
         """In the hub. A ``terminate`` that runs is left to come to its end."""

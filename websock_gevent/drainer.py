@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 import gevent
-from gevent import GreenletExit
+from gevent import GreenletExit, Timeout
 from gevent.event import Event
 
 from .websock import checked_close
@@ -148,6 +148,11 @@ class Drainer:
             self._connections.popitem()[0].abandon()
         self.parked = 0
 
+    @property
+    def has_vigil(self) -> bool:
+        """Whether a greenlet is in `hold_vigil`."""
+        return self._vigil is not None
+
     def hold_vigil(self) -> None:
         """Wait in a greenlet that the server knows until no connection is parked, lest the server ends before them.
 
@@ -159,7 +164,10 @@ class Drainer:
         try:
             while self.parked:
                 self._vigil.clear()
-                self._vigil.wait()
+                try:
+                    self._vigil.wait()
+                except Timeout as left:
+                    logger.warning("%r came too late: the view that it was for has returned", left)
         except GreenletExit:
             for connection in [connection for connection, parked in self._connections.items() if parked]:
                 connection.cut()

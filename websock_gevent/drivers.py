@@ -2,11 +2,12 @@
 
 Owns the loop around `Connection.step`, and the greenlets. Refuses to know what a step does, and where the socket comes
 from. Whatever a step raises, or is thrown into its greenlet, ends the connection and goes no further, but for a
-``SystemExit``.
+``SystemExit``, and for a Ctrl-C, which is passed on to the main greenlet.
 
-What is kept with a lent greenlet (`gevent.local`, a scoped database session) is gone when it goes, and no other
-connection ever sees it: one is lent again only if nothing is kept with it, and nobody has kept it. Context variables
-belong to the connection: what a callback sets is there at the next one.
+What is kept with a lent greenlet (`gevent.local`, a scoped database session) is gone when its turn is over, and no
+other connection sees it: one is lent again only if nothing is kept with it, and nobody refers to it, weakly either.
+(What is filed under its ``id`` is not protected, here or elsewhere: a new greenlet may have that of an old one.)
+Context variables belong to the connection: what a callback sets is there at the next one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 from contextvars import copy_context
 from sys import getrefcount
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, getweakrefcount, ref
 
 import gevent
 from gevent import GreenletExit
@@ -25,7 +26,7 @@ from .connection import Connection, Phase
 from .drainer import Drainer
 from .mailbox import enter, leave
 
-__all__ = ["park", "run"]
+__all__ = ["give_up", "park", "run"]
 
 logger = logging.getLogger("websock_gevent")
 
@@ -43,7 +44,8 @@ def run(connection: Connection) -> None:
     waiter.belong()
     try:
         while connection.phase < _CLOSED:
-            if connection.step():
+            more = connection.step()
+            if more and connection.phase < _CLOSED:
                 waiter.breathe()
             elif connection.phase < _CLOSED:
                 waiter.park()
@@ -63,6 +65,13 @@ def park(connection: Connection, drainer: Drainer) -> None:
     parked = _Parked(connection, drainer)
     connection.waiter.rest(parked)
     connection.waiter.wake()
+
+
+def give_up(connection: Connection, drainer: Drainer) -> None:
+    """Nothing is left to do, or nothing can be done: give everything back, the socket too."""
+    connection.finish()
+    connection.websocket.end()
+    drainer.discard(connection)
 
 
 class _Parked:
@@ -95,21 +104,16 @@ class _Parked:
             if connection.phase < _CLOSED:
                 connection.waiter.rest(self)
                 return
-        except BaseException as error:
-            self._fail(error)
+        except BaseException as raised:
+            self._fail(raised)
         else:
-            self._finish()
+            give_up(self._connection, self._drainer)
 
     def _fail(self, error: BaseException) -> None:
         try:
             self._connection.fail(error)
         finally:
-            self._finish()
-
-    def _finish(self) -> None:
-        self._connection.finish()
-        self._connection.websocket.end()
-        self._drainer.discard(self._connection)
+            give_up(self._connection, self._drainer)
 
 
 class _Pool:
@@ -123,14 +127,14 @@ class _Pool:
         """Return a greenlet that nobody else knows, and that knows nothing: an idle one or a new one."""
         while self._idle:
             lent = self._idle.pop()
-            if getrefcount(lent) == _UNKNOWN and not lent.__dict__:  # where `gevent.local` keeps what it has of it
+            if getrefcount(lent) == _UNSHARED and not (lent.dead or lent.__dict__ or getweakrefcount(lent)):
                 return lent
         lent = greenlet(self._serve, self._hub())
         lent.switch()  # as far as where it waits: what a greenlet is started with, it keeps as long as it lives
         return lent
 
     def _serve(self) -> None:
-        """Be lent to one connection after the other."""
+        """Be lent to one connection after the other. Whatever is thrown in while it is idle ends it: `take` looks."""
         hub = gevent.get_hub()
         while True:
             try:
@@ -142,8 +146,8 @@ class _Pool:
                 return
             parked.work(error)
             del parked, error
-            if len(self._idle) == _MOST_IDLE:
-                return
+            if len(self._idle) == _MOST_IDLE or gevent.getcurrent().__dict__:  # where `gevent.local` keeps what it has
+                return  # and lets go of it with the greenlet
             gevent.getcurrent().gr_context = None
             self._idle.append(gevent.getcurrent())
 
@@ -168,4 +172,4 @@ def _count_references() -> int:
     return getrefcount(lent)
 
 
-_UNKNOWN = _count_references()
+_UNSHARED = _count_references()

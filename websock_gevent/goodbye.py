@@ -20,7 +20,7 @@ __all__ = ["Goodbye"]
 #: Bytes dropped behind our close frame at the most; a peer that sends more gets the RST.
 DISCARD = 64 << 20
 #: How often the socket is emptied once more when the time is over.
-LAST_DROPS = 4
+LAST_DROPS = 16
 
 
 class Goodbye:

@@ -42,7 +42,7 @@ class Options:
             checks when the response is served.
         idle: What a connection holds while nothing is to be done: ``"greenlet"``, its own and the place that its server
             counts; or ``"parked"``, neither of them: a greenlet is lent to it for each turn, and its server's greenlet
-            ends, so the server's own limit does not count it.
+            ends (but one, which keeps the worker from ending), so the server's own limit does not count it.
         max_connections: Parked connections of one worker (or server) at the most; one more is refused with 503.
 
     Raises:

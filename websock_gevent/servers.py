@@ -26,6 +26,7 @@ head when the WebSocket is over, meets a socket that is shut down, and takes tha
 from __future__ import annotations
 
 import io
+import os
 import socket
 import sys
 from _socket import socketpair
@@ -63,6 +64,7 @@ class HandOver:
         self.socket = sock
         self.unread = unread
         self.upgraded = upgraded
+        self._pid = os.getpid()
         with suppress(OSError):  # a unix socket has none
             # Only gunicorn does so by itself; else a short message waits until the one before is acknowledged.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -74,9 +76,9 @@ class HandOver:
 
         Returns:
             The kernel's socket, for the caller to close; ``None`` if it cannot be taken: it is under TLS, whose state
-            is the server's, or it belongs to a thread that has a hub only for as long as it waits here.
+            is the server's, or a plain one of a thread, which has a hub only for as long as it waits here.
         """
-        if type(self.socket) is not gevent_socket.socket or self._lent_hub:
+        if type(self.socket) is not gevent_socket.socket:
             return None
         dead, other_end = socketpair()
         other_end.close()
@@ -86,8 +88,9 @@ class HandOver:
 
     def end(self) -> None:
         """The WebSocket is over: close both directions; closing the socket itself is left to its server."""
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
+        if os.getpid() == self._pid:  # a fork's end is not the connection's
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
         if self._lent_hub and (hub := get_hub_if_exists()) is not None:
             # A thread that ends would leave an epoll descriptor behind. gevent's `destroy` stops the hub, which answers
             # by a `LoopExit` that keeps all frames of the caller; stopped once more, it ends and lets go of them.

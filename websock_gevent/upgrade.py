@@ -21,7 +21,7 @@ from .connection import Connection
 from .deflate import Deflate, Deflater, Inflater, negotiate
 from .drainer import Drainer
 from .drainer import settings as drain_settings
-from .drivers import park, run
+from .drivers import give_up, park, run
 from .environ import pack
 from .hosts import drainer_of, warn_if_full
 from .messages import MessageReader
@@ -193,33 +193,41 @@ class _Life:
         return self
 
     def __next__(self) -> bytes:
-        response, environ = self._response, self._environ
-        if response is not None and environ is not None:
-            self._response = self._environ = None
+        if self._response is not None:
             try:
-                connection, parked = response.open(environ, self._hand_over)
-                self._close(response)
-                del response, environ  # not held for the life of the connection
-                if parked:
-                    self._drainer.add(connection, parked=True)
-                    park(connection, self._drainer)
-                    del connection  # which may end before this greenlet does
+                if self._begin():
+                    if not self._drainer.has_vigil:
+                        warn_if_full(self._drainer)
                     self._drainer.hold_vigil()
-                else:
-                    self._live(connection)
             except Exception:
                 logger.exception("the WebSocket could not be opened")
             finally:
                 self._hand_over.end()
         raise StopIteration
 
-    def _live(self, connection: Connection) -> None:
-        self._drainer.add(connection)
-        warn_if_full(self._drainer)
+    def _begin(self) -> bool:
+        """Open the WebSocket, and live it unless it is parked. Return whether it is."""
+        response, environ = self._response, self._environ
+        assert response is not None and environ is not None
+        self._response = self._environ = None
+        connection, parked = response.open(environ, self._hand_over)
+        self._drainer.add(connection, parked)  # it counts before anything may block
         try:
-            run(connection)
+            self._close(response)
+            del response, environ  # not held for the life of the connection
+            if parked:
+                park(connection, self._drainer)
+            else:
+                warn_if_full(self._drainer)
+                run(connection)
+        except BaseException:
+            if parked:
+                give_up(connection, self._drainer)
+            raise
         finally:
-            self._drainer.discard(connection)
+            if not parked:
+                self._drainer.discard(connection)
+        return parked
 
     def close(self) -> None:
         """Called by the server behind the last piece. If it never asked for the first one, there was no WebSocket."""

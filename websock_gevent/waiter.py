@@ -317,6 +317,7 @@ class Waiter:
             self._reader = None
         self._stop_writing()
         self._stop_timer()
+        self._greenlet = None
         self._tick, self._lender = _nothing, None  # no cycle: unsent frames and half a message are freed at once
 
 

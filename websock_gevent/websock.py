@@ -155,7 +155,7 @@ def interpret(result: Any, deflater: Deflater | None = None) -> tuple[list[bytes
     if isinstance(result, tuple) and result:
         tag, size = result[0], len(result)
         if tag == "push" and size == 3:
-            return encode(result[1], deflater), result[2], None
+            return encode(result[1], deflater, True), result[2], None
         if tag == "ok" and size == 2:
             return _NOTHING, result[1], None
         if tag == "reply" and size == 4:
@@ -196,11 +196,12 @@ def checked_close(close: Any) -> tuple[int, str]:
     return code, text or ""
 
 
-def encode(messages: Any, deflater: Deflater | None = None) -> list[bytes]:
+def encode(messages: Any, deflater: Deflater | None = None, split: bool = False) -> list[bytes]:
     """Return the frames of one message or a list of them.
 
     Args:
         deflater: Compresses messages that are long enough, or say so themselves; ``None`` compresses nothing.
+        split: The frame of a long message may come in two pieces, so that its payload is not copied.
 
     Raises:
         TypeError: something that is not a message.
@@ -209,9 +210,9 @@ def encode(messages: Any, deflater: Deflater | None = None) -> list[bytes]:
     if deflater is None:  # the usual case, and the usual messages
         if type(messages) is str:
             payload = messages.encode()
-            return [frame(TEXT, payload)] if len(payload) < _LONG else long_frame(TEXT, payload)
+            return long_frame(TEXT, payload) if split and len(payload) >= _LONG else [frame(TEXT, payload)]
         if type(messages) is bytes:
-            return [frame(BINARY, messages)] if len(messages) < _LONG else long_frame(BINARY, messages)
+            return long_frame(BINARY, messages) if split and len(messages) >= _LONG else [frame(BINARY, messages)]
     if isinstance(messages, list):
         if deflater is not None and deflater.shared is None:
             for message in messages:

@@ -172,14 +172,11 @@ class WebSocket(GeventWebSocket):
     def discard(self) -> int:
         """Receive once and forget it. Returns what `fill` does."""
         try:
-            received = len(self._raw.recv(self._size))
+            return len(self._raw.recv(SEND_SIZE))
         except _WOULD_BLOCK:
             return -1
         except OSError:
             return 0
-        if received == self._size:
-            self._size = min(received * 4, RECEIVE_MOST)
-        return received
 
     def control(self, item: Item) -> None:
         """Do what a received control frame asks of an endpoint: answer a ping (§5.5.2), note a close frame (§5.5.1).
@@ -259,8 +256,9 @@ class WebSocket(GeventWebSocket):
 
     def end(self) -> None:
         """Close the socket. For who has no server that would do so."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        if not self.lost:  # else there is nobody, or it is another process's
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def free(self) -> None:
