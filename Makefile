@@ -13,7 +13,7 @@ format: .venv/ready
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 parked-fast: .venv/ready # the contract, with parked connections
-	TEST_IDLE=parked $(BIN)/pytest -q $(CONTRACT) && TEST_IDLE=parked $(BIN)/python tests/autobahn/suite --fast
+	TEST_IDLE=parked $(BIN)/pytest -q $(CONTRACT) && TEST_IDLE=parked $(MAKE) autobahn-fast
 
 CONTRACT = $(addprefix tests/test_,$(addsuffix .py,connection deflate drain endings flask handshake machine mailbox \
     testing upgrade waiter websocket))

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from serving import DEADLINE, ROOT, Certificate, Program, Server, gunicorn
+from serving import DEADLINE, ROOT, Certificate, Program, Server, free_port, gunicorn
 
 __all__ = ["PROXIES", "Proxied", "Proxy", "behind_haproxy", "behind_nginx", "documented", "haproxy", "nginx"]
 
@@ -114,7 +114,7 @@ def nginx(
     section: str = HTTP,
 ) -> Iterator[Proxied]:
     """nginx before a server; ``main`` goes to the top, ``section`` into ``http``, ``more`` into the ``location``."""
-    config, port = folder / "nginx.conf", _free_port()
+    config, port = folder / "nginx.conf", free_port()
     listen = f"127.0.0.1:{port}"
     if tls:
         listen += f" ssl; ssl_certificate {tls.path}; ssl_certificate_key {tls.path}"
@@ -136,7 +136,7 @@ def haproxy(
     section: str = DEFAULTS,
 ) -> Iterator[Proxied]:
     """haproxy before a server; ``main`` goes into ``global``, ``section`` behind it, ``more`` into the ``frontend``."""
-    config, port = folder / "haproxy.cfg", _free_port()
+    config, port = folder / "haproxy.cfg", free_port()
     listen = f"127.0.0.1:{port}" + (f" ssl crt {tls.path}" if tls else "")
     values = {"folder": folder, "listen": listen, "upstream": server.host, "more": more, "main": main}
     config.write_text(HAPROXY.format(defaults=section.format(idle=idle), **values))
@@ -264,8 +264,3 @@ def behind_haproxy(folder: Path, app: str) -> Iterator[Server]:
     """gunicorn's gevent worker behind haproxy."""
     with gunicorn(app) as server, haproxy(server, folder) as seen:
         yield seen
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -36,6 +36,7 @@ __all__ = [
     "certificate",
     "flask_run",
     "for_two_threads",
+    "free_port",
     "gunicorn",
     "gunicorn_target",
     "node",
@@ -302,6 +303,13 @@ def certificate(folder: Path) -> Certificate:
     client = ssl.create_default_context()
     authority.configure_trust(client)
     return Certificate(path, client)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def for_two_threads(context: ssl.SSLContext | None) -> ssl.SSLContext | None:

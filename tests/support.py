@@ -5,7 +5,7 @@ Frames are built and taken apart by the ``websockets`` library, never by the cod
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -75,6 +75,13 @@ class Diary(WebSock[Any]):
         assert self.ended.wait(DEADLINE), "terminate was not called"
         (reason,) = self.reasons
         return reason
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Let the hub work until something is so."""
+    with gevent.Timeout(DEADLINE):
+        while not condition():
+            gevent.sleep(0.001)
 
 
 def masked(opcode: Opcode, payload: bytes = b"", fin: bool = True) -> bytes:

@@ -5,16 +5,15 @@ its permessage-deflate.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
+from browsing import DESKTOP, Page, chromium
 from raw import new_key
-from serving import NODE, Program, Server, gunicorn, node
-from test_chat_browser import CHROMIUM, DESKTOP, Page
+from serving import Program, Server, gunicorn
 
 PAGE = "<!doctype html><title>A page</title>"
 #: Cookies that come from a page of the same site, and from one of another site.
@@ -45,20 +44,13 @@ PREFERENCES = {"profile": {"cookie_controls_mode": 0}}
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """A chromium with a profile of its own."""
     profile = tmp_path_factory.mktemp("profile")
     (profile / "Default").mkdir()
     (profile / "Default" / "Preferences").write_text(json.dumps(PREFERENCES))
-    assert os.access(CHROMIUM, os.X_OK), f"{CHROMIUM} is missing: run tests/setup"
-    program = Program((node(), str(NODE / "browser.mjs"), CHROMIUM, str(profile)), stdin=True)
-    try:
-        program.wait_for_log('^{"ready"')
-        yield program
-        program.close_stdin()
-        assert program.wait() == 0, program.log()
-    finally:
-        program.end()
+    with chromium(str(profile)) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +68,12 @@ def elsewhere() -> Iterator[Server]:
 
 
 @pytest.fixture
-def visitor(chromium: Program, server: Server) -> Iterator[Callable[[str], Page]]:
+def visitor(browser: Program, server: Server) -> Iterator[Callable[[str], Page]]:
     """A browser logged in to the server, on a page with this address."""
     pages: list[Page] = []
 
     def visit(address: str) -> Page:
-        page = Page(chromium, new_key())
+        page = Page(browser, new_key())
         page.do("open", server.url("/login"), DESKTOP)
         pages.append(page)
         page.do("evaluate", f"void (location.href = {json.dumps(address)})")
@@ -178,8 +170,8 @@ def test_a_sandboxed_frame_is_let_in_where_anybody_is(server: Server, visitor: C
     assert sent(server, key) == ("null", CROSS_SITE)
 
 
-def test_a_page_from_a_file_is_refused(server: Server, chromium: Program, tmp_path: Path) -> None:
-    file, page, since = tmp_path / "page.html", Page(chromium, new_key()), server.position()
+def test_a_page_from_a_file_is_refused(server: Server, browser: Program, tmp_path: Path) -> None:
+    file, page, since = tmp_path / "page.html", Page(browser, new_key()), server.position()
     file.write_text(PAGE)
     page.do("open", file.as_uri(), DESKTOP)
     assert visit(page, server.url("/echo", "ws")) == REFUSED

@@ -19,7 +19,7 @@ from gevent.pywsgi import WSGIServer
 from greenlet import greenlet
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
-from support import DEADLINE, Diary, application, handshake, open_client, raw_connection, read_head
+from support import DEADLINE, Diary, application, handshake, open_client, raw_connection, read_head, until
 from werkzeug.exceptions import HTTPException
 
 from websock_gevent import WebSock, current, upgrade
@@ -146,13 +146,6 @@ def test_a_scoped_session_is_not_seen_by_another_connection() -> None:
     for session in seen:
         session.close()
     engine.dispose()
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Let the hub work until something is so."""
-    with gevent.Timeout(DEADLINE):
-        while not condition():
-            gevent.sleep(0.001)
 
 
 @pytest.mark.parametrize("early", [True, False], ids=["next callback first", "next callback behind it"])

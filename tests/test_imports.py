@@ -25,7 +25,8 @@ ALLOWED = {
     "waiter": "websocket",
     "deadlines": "frames options waiter websocket",
     "goodbye": "deadlines errors frames messages waiter websocket",
-    "addresses": "",
+    "locks": "",
+    "addresses": "locks",
     "mailbox": "addresses deflate waiter websock websocket",
     "connection": "deadlines errors frames goodbye mailbox messages options websock websocket",
     "servers": "frames",
@@ -39,25 +40,25 @@ ALLOWED = {
     "__init__": "deflate drainer errors frames hosts mailbox options upgrade websock websocket",
     "pubsub/errors": "",
     "pubsub/entries": "",
-    "pubsub/registry": "addresses mailbox pubsub/entries",
-    "pubsub/presence": "mailbox",
-    "pubsub/monitors": "mailbox",
+    "pubsub/registry": "addresses locks mailbox pubsub/entries",
+    "pubsub/presence": "locks mailbox",
+    "pubsub/monitors": "locks mailbox",
     "pubsub/backend": "mailbox pubsub/entries pubsub/presence pubsub/registry",
-    "pubsub/embedded": "mailbox pubsub/backend pubsub/entries pubsub/presence pubsub/registry",
+    "pubsub/embedded": "locks mailbox pubsub/backend pubsub/entries pubsub/presence pubsub/registry",
     "pubsub/scripts": "",
     "pubsub/waiting": "",
-    "pubsub/buffer": "pubsub/errors pubsub/waiting",
-    "pubsub/client": "pubsub/errors pubsub/waiting",
+    "pubsub/buffer": "locks pubsub/errors pubsub/waiting",
+    "pubsub/client": "locks pubsub/errors pubsub/waiting",
     "pubsub/feeds": "pubsub/entries",
     "pubsub/channel": "pubsub/client pubsub/errors",
     "pubsub/listener": "pubsub/backend pubsub/channel pubsub/client pubsub/entries pubsub/errors pubsub/feeds "
-    "pubsub/scripts "
+    "pubsub/scripts pubsub/waiting",
+    "pubsub/inbox": "addresses locks mailbox pubsub/backend pubsub/entries pubsub/monitors",
+    "pubsub/redis_backend": "addresses locks mailbox pubsub/backend pubsub/buffer pubsub/client pubsub/entries "
+    "pubsub/errors pubsub/feeds pubsub/inbox pubsub/listener pubsub/presence pubsub/registry pubsub/scripts "
     "pubsub/waiting",
-    "pubsub/inbox": "addresses mailbox pubsub/backend pubsub/entries pubsub/monitors",
-    "pubsub/redis_backend": "addresses mailbox pubsub/backend pubsub/buffer pubsub/client pubsub/entries pubsub/errors "
-    "pubsub/feeds pubsub/inbox pubsub/listener pubsub/presence pubsub/registry pubsub/scripts pubsub/waiting",
-    "pubsub/pubsub": "addresses mailbox pubsub/backend pubsub/embedded pubsub/entries pubsub/monitors pubsub/presence "
-    "pubsub/redis_backend pubsub/registry",
+    "pubsub/pubsub": "addresses locks mailbox pubsub/backend pubsub/embedded pubsub/entries pubsub/monitors "
+    "pubsub/presence pubsub/redis_backend pubsub/registry",
     "pubsub/__init__": "pubsub/entries pubsub/errors pubsub/pubsub",
 }
 

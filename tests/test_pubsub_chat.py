@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis_servers import free_port, redis_server
-from serving import ROOT
+from redis_servers import redis_server
+from serving import ROOT, free_port
 
 from websock_gevent import ConnectionClosed
 from websock_gevent.testing import connect

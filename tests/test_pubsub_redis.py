@@ -15,10 +15,10 @@ from typing import Any
 
 import gevent
 import pytest
-from redis_servers import RedisServer, free_port, redis_server
+from redis_servers import RedisServer, redis_server
 from relay import Relay
-from serving import APPS, DEADLINE, ROOT, Program, Server, certificate, gunicorn
-from support import open_client
+from serving import APPS, DEADLINE, ROOT, Program, Server, certificate, free_port, gunicorn
+from support import open_client, until
 from test_pubsub import Page
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as websocket_connect
@@ -70,13 +70,6 @@ def page_on(pubsub: PubSub, topic: str, **options: Any) -> Iterator[Page]:
         yield page
     finally:
         opened.abort()
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so."""
-    with gevent.Timeout(DEADLINE):
-        while not condition():
-            gevent.sleep(0.01)
 
 
 def published(pubsub: PubSub, topic: str, message: Any) -> None:
@@ -562,20 +555,29 @@ def test_tls(tmp_path: Path, make: Make) -> None:
             make(f"rediss://127.0.0.1:{port}").broadcast("lobby", 1)
 
 
-def test_greenlets_and_threads_of_a_patched_process(redis: RedisServer) -> None:
-    """Real threads there have hubs of their own, and sockets that nobody else may use."""
-    code = """
-import gevent.monkey; gevent.monkey.patch_all()
-import gevent, sys
+#: Behind its imports, a program of its own with a page that is subscribed; its last argument is the server.
+SUBSCRIBED = """
 sys.path[:0] = ["tests", "tests/apps"]
 from support import open_client
 from test_pubsub import Page
 from websock_gevent.pubsub import PubSub
-pubsub = PubSub(sys.argv[1])
+pubsub = PubSub(sys.argv[-1])
 page = Page()
 client = open_client(page)
 client.ping()
 pubsub.subscribe("lobby", page.mailbox)
+"""
+
+
+def test_greenlets_and_threads_of_a_patched_process(redis: RedisServer) -> None:
+    """Real threads there have hubs of their own, and sockets that nobody else may use."""
+    code = (
+        """
+import gevent.monkey; gevent.monkey.patch_all()
+import gevent, sys
+"""
+        + SUBSCRIBED
+        + """
 def publish(name):
     for number in range(100):
         pubsub.broadcast("lobby", [name, number])
@@ -587,6 +589,7 @@ for name in "abcdef":
     assert [number for one, number in mail if one == name] == list(range(100))
 print("done")
 """
+    )
     done = subprocess.run([sys.executable, "-c", code, redis.url], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stdout.strip() == "done", done.stderr
     assert "Traceback" not in done.stderr
@@ -720,18 +723,13 @@ def test_celery_tasks_publish(redis: RedisServer, make: Make) -> None:
 
 def test_a_fork_begins_anew(redis: RedisServer, make: Make) -> None:
     """The child has no part in its parent's connections, neither by threads nor by greenlets."""
-    code = """
+    code = (
+        """
 import os, sys, gevent, gevent.monkey
 if sys.argv[1] == "patched": gevent.monkey.patch_all()
-sys.path[:0] = ["tests", "tests/apps"]
-from support import open_client
-from test_pubsub import Page
-from websock_gevent.pubsub import PubSub
-pubsub = PubSub(sys.argv[2])
-page = Page()
-client = open_client(page)
-client.ping()
-pubsub.subscribe("lobby", page.mailbox)
+"""
+        + SUBSCRIBED
+        + """
 parent = page.mailbox.address
 child = gevent.fork()
 if not child:
@@ -752,6 +750,7 @@ pubsub.broadcast("lobby", "after")
 assert page.wait_for(302)[301] == "after"
 print("done")
 """
+    )
     for mode in ("patched", "plain"):
         command = [sys.executable, "-c", code, mode, redis.url]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=DEADLINE)

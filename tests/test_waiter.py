@@ -29,7 +29,7 @@ class Parked:
     def run(self) -> None:
         self.waiter.belong()
         while True:
-            self.waiter.park()
+            self.waiter.wait()
             self.resumed += 1
             if self.waiter.readable:
                 self.websocket.discard()
@@ -106,7 +106,7 @@ def test_nobody_is_resumed_elsewhere(parked: Parked) -> None:
 
     def body() -> None:
         with pytest.raises(KeyError):
-            parked.waiter.park()
+            parked.waiter.wait()
         assert done.wait(DEADLINE)
 
     parked.greenlet = gevent.spawn(body)

@@ -13,18 +13,16 @@ from itertools import count
 from typing import Any
 from weakref import WeakMethod
 
-from gevent import monkey
+from .locks import new_lock
 
 __all__ = ["find", "forget", "name", "off", "on_name", "process", "process_of"]
-
-_new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 
 
 class _Names:
     """The names given in one process."""
 
     def __init__(self) -> None:
-        self.lock = _new_lock()  # held for a moment only, and never across a switch: safe for greenlets and threads
+        self.lock = new_lock()  # held for a moment only, and never across a switch: safe for greenlets and threads
         self.process = ""
         self.numbers = count(1)
         self.owners: dict[str, Any] = {}

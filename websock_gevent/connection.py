@@ -1,9 +1,9 @@
 """The life of one connection: what may happen to it, in which order, and how it ends.
 
 Owns the phases and the callbacks. `Connection.step` does all there is to do now and returns; a driver (`drivers`) calls
-it in a greenlet, and waits in between (`waiter`). Every end, whatever its cause, goes
-through `Connection._end`: messages, close frame, ``terminate``, closing handshake (`goodbye`). Refuses to know frames
-on the wire (`websocket`), results (`websock.interpret`), servers and frameworks.
+it in a greenlet, and waits in between (`waiter`). Every end, whatever its cause, goes through `Connection._end`:
+messages, close frame, ``terminate``, closing handshake (`goodbye`). Refuses to know frames on the wire (`websocket`),
+results (`websock.interpret`), servers and frameworks.
 """
 
 from __future__ import annotations

@@ -43,12 +43,14 @@ def run(connection: Connection) -> None:
     waiter = connection.waiter
     waiter.belong()
     try:
-        while connection.phase < _CLOSED:
+        while True:
             more = connection.step()
-            if more and connection.phase < _CLOSED:
+            if connection.phase is _CLOSED:
+                break
+            if more:
                 waiter.breathe()
-            elif connection.phase < _CLOSED:
-                waiter.park()
+            else:
+                waiter.wait()
     except BaseException as error:
         connection.fail(error)
     finally:

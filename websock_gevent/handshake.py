@@ -1,7 +1,7 @@
 """RFC 6455 §4.2: is this request a WebSocket handshake that we accept, and what answers it? Pure: an environ goes in.
 
-Owns the checks in their order, the choice of a subprotocol, and the text of each refusal,
-which is a Werkzeug HTTP exception and so a WSGI response. Refuses to know servers, sockets and frameworks.
+Owns the checks in their order, the choice of a subprotocol, and the text of each refusal, which is a Werkzeug HTTP
+exception and so a WSGI response. Refuses to know servers, sockets and frameworks.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ since only the owner takes from it, and never blocks on it, putting is safe from
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from queue import Empty
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from gevent.queue import SimpleQueue
 
@@ -26,6 +26,8 @@ from .websocket import WebSocket
 __all__ = ["Mailbox", "Timer", "current", "enter", "leave"]
 
 logger = logging.getLogger("websock_gevent")
+
+T = TypeVar("T")
 
 
 class HasMailbox(Protocol):
@@ -254,26 +256,25 @@ class Mailbox:
         self._tell_the_end(reason)
 
     def _tell_the_end(self, reason: Reason) -> None:
-        while True:
-            try:
-                function = self._at_end.pop(0)
-            except IndexError:
-                return
+        for function in _taken_out(self._at_end):
             try:
                 function(self, reason)
             except Exception:
                 logger.exception("a function given to at_end raised")
 
     def _tell_monitors(self, reason: Reason) -> None:
-        # Whoever pops an entry tells it, so that an end in one thread and `monitor` in another tell it once.
-        while True:
-            try:
-                other = self._monitors.pop(0)
-            except IndexError:
-                return
+        for other in _taken_out(self._monitors):
             with suppress(ValueError):
                 other._watched.remove(self)
             other.send(("down", self, reason))
+
+
+def _taken_out(entries: list[T]) -> Iterator[T]:
+    """Take entries out, the oldest first. Who is told so is told once, by an end in one thread or a call in another."""
+    with suppress(IndexError):
+        while True:
+            entry = entries.pop(0)
+            yield entry
 
 
 def _nothing() -> None:

@@ -2,7 +2,7 @@
 
 Owns the io watchers, the greenlet that is resumed and the one timer of a connection. Refuses to know why anybody is
 woken: it calls back. The greenlet is switched to straight from the watcher's callback; there is no queue and no second
-greenlet in between. It either waits in `Waiter.park`, or there is none while nothing is to be done (`Waiter.rest`), and
+greenlet in between. It either waits in `Waiter.wait`, or there is none while nothing is to be done (`Waiter.rest`), and
 whoever would resume it asks for a new one to be lent.
 
 Rules that keep it fast and right:
@@ -125,7 +125,7 @@ class Waiter:
         """Whether nothing is being done: no greenlet is there, or it waits here, and not in a handler."""
         return self._parked
 
-    def park(self) -> None:
+    def wait(self) -> None:
         """Give way until there is a reason to look: bytes, a wake-up, or output that has gone at last.
 
         Raises:
@@ -151,7 +151,7 @@ class Waiter:
         timer.start(self._resume)
         self._resuming = True
         try:
-            self.park()
+            self.wait()
         finally:
             self._resuming = False
             timer.stop()

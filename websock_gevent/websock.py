@@ -45,9 +45,9 @@ Message = (
     | tuple[Literal["text"], str, bool]
     | tuple[Literal["binary"], Data, bool]
 )
-#: One message or a list of them, sent in order. To a type checker a ``list[str]`` is no ``list[Message]``, and what
-#: it makes
-#: of a list written into a result depends on the other results of that length; so the usual lists are named one by one.
+#: One message or a list of them, sent in order. To a type checker a ``list[str]`` is no ``list[Message]``, and what it
+#: makes of a list written into a result depends on the other results of that length; so the usual lists are named one
+#: by one.
 Messages = Message | list[Message] | list[str] | list[bytes] | list[str | bytes] | list[tuple[str, bytes]]
 #: A received ping or pong, as `WebSock.handle_control` gets it.
 Control = tuple[Literal["ping", "pong"], bytes]

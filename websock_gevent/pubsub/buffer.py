@@ -14,8 +14,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from gevent import monkey
-
+from ..locks import new_lock
 from .errors import BufferFull, PubSubError
 from .waiting import background
 
@@ -23,7 +22,6 @@ __all__ = ["Buffer"]
 
 logger = logging.getLogger("websock_gevent")
 
-_new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 
 #: Seconds to wait before the next attempt: at first, and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
@@ -41,7 +39,7 @@ class Buffer:
         self._limit = limit
         self._send = send
         self._waiting: deque[Any] = deque()
-        self._lock = _new_lock()
+        self._lock = new_lock()
         self._news = threading.Event()
         self._empty = threading.Event()
         self._empty.set()

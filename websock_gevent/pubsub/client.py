@@ -20,6 +20,7 @@ from redis.connection import BlockingConnectionPool
 from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, ReadOnlyError, RedisError
 from redis.retry import Retry
 
+from ..locks import new_lock
 from .errors import AccessDenied, MemoryFull, PubSubError, ReadOnly, Unavailable, Unsupported
 from .waiting import aside
 
@@ -30,7 +31,6 @@ OLDEST_SERVER = (6, 2)
 #: Connections for commands, for each process; who comes when all are in use waits for one.
 CONNECTIONS = 16
 
-_new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 _Local: Any = monkey.get_original("threading", "local")
 
 
@@ -46,7 +46,7 @@ class Client:
         self._url = url
         self.shown = re.sub(r"//[^/@]*@", "//", url).partition("?")[0]
         self._timeout = timeout
-        self._lock = _new_lock()
+        self._lock = new_lock()
         self._shared: Any = None
         self._local = _Local()  # gevent's sockets belong to the thread that made them
         self._checked = False

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from itertools import count
-from typing import Any
 
-from gevent import monkey
-
+from ..locks import new_lock
 from ..mailbox import Mailbox
 from .backend import Down, Settings
 from .entries import NOWHERE, Entry, Kind, Replay, gap, position
@@ -22,8 +19,6 @@ from .presence import Presence, Tracked
 from .registry import Registry, Topic
 
 __all__ = ["Embedded"]
-
-_new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 
 
 class _Log:
@@ -53,7 +48,7 @@ class Embedded:
         self._settings = settings
         self._registry = registry
         self._down = down
-        self._lock = _new_lock()
+        self._lock = new_lock()
         self._logs: OrderedDict[str, _Log] = OrderedDict()  # the one published to last is the last
         self._epoch = time.time_ns() // 1000  # tells ids of this process's life from those of an earlier one
         self._numbers = count(1)

@@ -11,9 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from gevent import monkey
-
 from .. import addresses
+from ..locks import new_lock
 from ..mailbox import Mailbox
 from .backend import Down
 from .entries import Entry, decode, encode
@@ -23,12 +22,10 @@ __all__ = ["Inbox"]
 
 logger = logging.getLogger("websock_gevent")
 
-_new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
-
 
 #: Messages delivered lately. Every PubSub of a process reads the one inbox it has on a server.
 _delivered: dict[str, None] = {}
-_delivered_lock = _new_lock()
+_delivered_lock = new_lock()
 REMEMBERED = 1000
 
 
@@ -63,7 +60,7 @@ class Inbox:
         self._post = post
         self._errand = errand
         self._down = down
-        self._lock = _new_lock()
+        self._lock = new_lock()
         self._watched: dict[str, set[str]] = {}  # process → its connections that are monitored here
         self._unasked: set[str] = set()  # those of them whose process has to be asked again
         self._watching: dict[str, set[str]] = {}  # connection of ours → processes where it is monitored

@@ -5,23 +5,19 @@ Owns one table. Refuses to know how the news gets here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from gevent import monkey
-
+from ..locks import new_lock
 from ..mailbox import Mailbox
 
 __all__ = ["Monitors", "told"]
-
-_new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 
 
 class Monitors:
     """The table. May be used from any greenlet and any thread."""
 
     def __init__(self) -> None:
-        self._lock = _new_lock()
+        self._lock = new_lock()
         self._watchers: dict[str, set[Mailbox]] = {}
         self._watched: dict[Mailbox, set[str]] = {}
 

@@ -6,16 +6,12 @@ take it back when a connection ends and to say it again when the server has forg
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from gevent import monkey
-
+from ..locks import new_lock
 from ..mailbox import Mailbox
 
 __all__ = ["Presence", "Tracked"]
-
-_new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 
 
 class Tracked(NamedTuple):
@@ -38,7 +34,7 @@ class Presence:
     """The table. May be used from any greenlet and any thread."""
 
     def __init__(self) -> None:
-        self._lock = _new_lock()
+        self._lock = new_lock()
         self._by_mailbox: dict[Mailbox, dict[tuple[str, str], Tracked]] = {}
         self._by_topic: dict[str, dict[tuple[Mailbox, str], Tracked]] = {}
 

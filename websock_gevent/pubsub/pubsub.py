@@ -12,9 +12,8 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
-from gevent import monkey
-
 from .. import addresses
+from ..locks import new_lock
 from ..mailbox import Mailbox, current
 from .backend import Backend, Settings
 from .embedded import Embedded
@@ -25,7 +24,6 @@ from .registry import Registry, Subscription
 
 __all__ = ["PubSub"]
 
-_new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 
 #: Who is present on a topic: the metas by key.
 Metas = dict[str, list[Any]]
@@ -80,7 +78,7 @@ class PubSub:
 
     def _begin(self) -> None:
         """Start empty: a new process has no connections yet, and must not use those of its parent."""
-        self._lock = _new_lock()
+        self._lock = new_lock()
         self._held: set[Mailbox] = set()
         self._watched: set[Mailbox] = set()
         self._registry = Registry()

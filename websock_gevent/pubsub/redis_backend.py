@@ -13,9 +13,8 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from gevent import monkey
-
 from .. import addresses
+from ..locks import new_lock
 from ..mailbox import Mailbox
 from . import scripts
 from .backend import Down, Settings
@@ -34,15 +33,13 @@ __all__ = ["RedisBackend"]
 
 logger = logging.getLogger("websock_gevent")
 
-_new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
-
 
 class RedisBackend:
     """The backend of many processes; see `Backend`. One for each process."""
 
     def __init__(self, url: str, settings: Settings, down: Down) -> None:
         self._settings = settings
-        self._lock = _new_lock()
+        self._lock = new_lock()
         self._client = Client(url, settings.timeout)
         self._numbers = count(1)
         self._kept = [settings.keep, int(settings.age * 1000)]

@@ -8,21 +8,16 @@ while something is delivered.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
-from gevent import monkey
-
 from .. import addresses
+from ..locks import new_lock
 from ..mailbox import Mailbox
 from .entries import Entry, Position, Replay, gap
 
 __all__ = ["Registry", "Subscription", "Topic"]
 
 logger = logging.getLogger("websock_gevent")
-
-#: Real locks, whether or not the process is patched: they are held for a moment and never across a switch.
-_new_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 
 
 class Subscription:
@@ -43,7 +38,7 @@ class Subscription:
         self.ids = ids
         self._waiting: list[Entry] | None = [] if waiting else None
         self._replayed: Position | None = None  # up to where, as long as entries before that may still come live
-        self._lock = _new_lock() if waiting else None
+        self._lock = new_lock() if waiting else None
 
     def take(self, entry: Entry) -> None:
         """Deliver an entry that comes live."""
@@ -110,7 +105,7 @@ class Registry:
     """All topics that somebody in this process listens to."""
 
     def __init__(self) -> None:
-        self._lock = _new_lock()
+        self._lock = new_lock()
         self._topics: dict[str, Topic] = {}
         self._held: dict[Mailbox, set[str]] = {}
 
