@@ -27,11 +27,12 @@ from .options import Options
 from .websock import Reason, WebSock, interpret
 from .websocket import WebSocket
 
-__all__ = ["Connection", "Phase"]
+__all__ = ["KILLS", "Connection", "Phase"]
 
 logger = logging.getLogger("websock_gevent")
 
-_KILLS = (GreenletExit, SystemExit, KeyboardInterrupt)
+#: What ends a greenlet or the process, and is no fault of a callback.
+KILLS = (GreenletExit, SystemExit, KeyboardInterrupt)
 
 
 class Phase(IntEnum):
@@ -122,7 +123,7 @@ class Connection:
         Raises:
             SystemExit: that is what came; after ``terminate``.
         """
-        if not isinstance(error, _KILLS):
+        if not isinstance(error, KILLS):
             # Ours, not the handler's. A server could only write an HTTP error behind the 101, so it goes no further.
             self._crashed("the connection", error)
             return
@@ -154,7 +155,7 @@ class Connection:
             return False
         try:
             frames, self._state, stop = interpret(self._bind().init(self._state), self.websocket.deflater)
-        except _KILLS:
+        except KILLS:
             raise
         except BaseException as error:
             self._crashed("init", error)
@@ -255,7 +256,7 @@ class Connection:
             self.waiter.flush_soon()  # this callback may block; what was answered before it must not wait for that
         try:
             frames, self._state, stop = interpret(callback(argument, self._state), websocket.deflater)
-        except _KILLS:
+        except KILLS:
             raise
         except BaseException as error:  # gevent.Timeout is one
             self._crashed(getattr(callback, "__name__", "callback"), error)
@@ -300,7 +301,7 @@ class Connection:
             terminate = getattr(self._handler, "terminate", None)
             if terminate is not None:
                 terminate(reason, self._state)
-        except _KILLS:
+        except KILLS:
             raise
         except BaseException as error:
             logger.error("%s: terminate raised", self.websocket.peer, exc_info=error)

@@ -26,7 +26,7 @@ from .connection import Connection, Phase
 from .drainer import Drainer
 from .mailbox import enter, leave
 
-__all__ = ["give_up", "park", "run"]
+__all__ = ["Lending", "give_up", "park", "run"]
 
 logger = logging.getLogger("websock_gevent")
 
@@ -76,14 +76,17 @@ def give_up(connection: Connection, drainer: Drainer) -> None:
     drainer.discard(connection)
 
 
-class _Parked:
-    """A connection without a greenlet of its own."""
+class Lending:
+    """Greenlets for a connection that has none of its own, one at a time. Given to `Waiter.rest`.
 
-    __slots__ = ("_connection", "_context", "_drainer", "_pool")
+    Args:
+        connection: Whose `Connection.step` they run; the end finishes it.
+    """
 
-    def __init__(self, connection: Connection, drainer: Drainer) -> None:
+    __slots__ = ("_connection", "_context", "_pool")
+
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._drainer = drainer
         self._context = copy_context()
         self._context.run(enter, connection)
         self._pool = _pool()
@@ -109,13 +112,29 @@ class _Parked:
         except BaseException as raised:
             self._fail(raised)
         else:
-            give_up(self._connection, self._drainer)
+            self._end()
 
     def _fail(self, error: BaseException) -> None:
         try:
             self._connection.fail(error)
         finally:
-            give_up(self._connection, self._drainer)
+            self._end()
+
+    def _end(self) -> None:
+        self._connection.finish()
+
+
+class _Parked(Lending):
+    """A connection that nobody else has: its socket is closed at the end."""
+
+    __slots__ = ("_drainer",)
+
+    def __init__(self, connection: Connection, drainer: Drainer) -> None:
+        super().__init__(connection)
+        self._drainer = drainer
+
+    def _end(self) -> None:
+        give_up(self._connection, self._drainer)
 
 
 class _Pool:

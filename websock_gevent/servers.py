@@ -101,7 +101,8 @@ class HandOver:
 
 def is_upgraded(environ: WSGIEnvironment) -> bool:
     """Tell whether gevent-websocket's handler has sent a 101 before the application was called."""
-    return isinstance(environ.get("wsgi.websocket"), WebSocket)
+    websocket = environ.get("wsgi.websocket")
+    return isinstance(websocket, WebSocket) and hasattr(websocket.handler, "socket")  # `legacy` has one without
 
 
 def refuse(environ: WSGIEnvironment, code: int, text: str) -> None:
@@ -123,6 +124,8 @@ def obstacle(environ: WSGIEnvironment) -> str | None:
         return "A stream of HTTP/2 cannot become a WebSocket here (RFC 8441): connect with HTTP/1.1."
     if _find(environ) is not None:
         return None
+    if _is_taken(environ):
+        return 'This request has become a WebSocket already: environ["wsgi.websocket"] was used, or is none of ours.'
     server = environ.get("SERVER_SOFTWARE") or "this WSGI server"
     if ("gunicorn.socket" in environ or "werkzeug.socket" in environ) and not environ.get("wsgi.multithread"):
         return (
@@ -149,8 +152,10 @@ def take_over(environ: WSGIEnvironment, start_response: StartResponse) -> HandOv
 def _find(environ: WSGIEnvironment) -> Callable[[WSGIEnvironment, Any], HandOver] | None:
     """Recognise the server."""
     source = environ.get("wsgi.input")
-    if environ.get("wsgi.websocket") is not None:
-        return _from_gevent_websocket if is_upgraded(environ) else None  # something else has answered already
+    if is_upgraded(environ):
+        return _from_gevent_websocket
+    if _is_taken(environ):
+        return None
     if "gunicorn.socket" in environ:
         return _from_gunicorn if environ.get("wsgi.multithread") and _unreader(source) is not None else None
     if "werkzeug.socket" in environ:
@@ -159,6 +164,12 @@ def _find(environ: WSGIEnvironment) -> Callable[[WSGIEnvironment, Any], HandOver
     if isinstance(getattr(getattr(source, "raw", None), "_sock", None), gevent_socket.socket):
         return _from_pywsgi
     return None
+
+
+def _is_taken(environ: WSGIEnvironment) -> bool:
+    """Whether something else has made a WebSocket of the request; `legacy` only offers to, until it is used."""
+    websocket = environ.get("wsgi.websocket")
+    return websocket is not None and getattr(websocket, "accepted", True)
 
 
 def _unreader(source: Any) -> Any:

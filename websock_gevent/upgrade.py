@@ -17,13 +17,15 @@ from werkzeug import exceptions
 from werkzeug.wrappers import Response
 
 from . import handshake, servers
+from .attended import AttendedConnection
+from .blocking import Blocking
 from .connection import Connection
 from .deflate import Deflate, Deflater, Inflater, negotiate
 from .drainer import Drainer
 from .drainer import settings as drain_settings
-from .drivers import give_up, park, run
 from .environ import pack
-from .hosts import drainer_of, warn_if_full
+from .hosts import drainer_of
+from .lives import Life
 from .messages import MessageReader
 from .options import Options
 from .websocket import WebSocket
@@ -46,7 +48,7 @@ _NOT_OURS = frozenset(("content-type", "content-length", "transfer-encoding", "c
 
 def upgrade(
     environ: WSGIEnvironment,
-    handler: Handler[S] | type[Handler[S]],
+    handler: Handler[S] | type[Handler[S]] | Blocking,
     state: S,
     *,
     options: Options | None = None,
@@ -60,7 +62,8 @@ def upgrade(
 
     Args:
         environ: The request's WSGI environ (``request.environ`` in Flask).
-        handler: A class, instantiated once per connection, or an object with the callbacks of `WebSock`.
+        handler: A class, instantiated once per connection, or an object with the callbacks of `WebSock`; or a function
+            in the blocking style (`legacy.blocking`).
         state: What the handler's ``init`` gets.
         options: Common options, made once; ``None`` for the defaults.
         **overrides: Single options, by the names of `Options`.
@@ -137,21 +140,33 @@ class UpgradeResponse(Response):
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Tell the server of a 101, for its log and for middlewares, and take its socket."""
-        drainer = drainer_of(start_response)
         try:
-            if not self._validated:
-                self.validate(environ)
+            return self.begin(environ, start_response)
+        except exceptions.HTTPException as refusal:
+            return refusal(environ, start_response)
+
+    def begin(self, environ: WSGIEnvironment, start_response: StartResponse) -> Life:
+        """Take the socket: the life that begins now is the response's body, or its caller's.
+
+        Raises:
+            werkzeug.exceptions.HTTPException: the request is refused.
+        """
+        drainer = drainer_of(start_response)
+        if not self._validated:
+            self.validate(environ)
+        try:
             self._refuse_without_room(drainer)
         except exceptions.HTTPException as refusal:
             _refuse_upgraded(environ, refusal)
-            return refusal(environ, start_response)
+            raise
         start_response(_STATUS, self.headers.to_wsgi_list())
-        return _Life(self, environ, servers.take_over(environ, start_response), drainer)
+        return Life(self, environ, servers.take_over(environ, start_response), drainer)
 
     def open(self, environ: WSGIEnvironment, hand_over: servers.HandOver) -> tuple[Connection, bool]:
         """Build the connection, and put its 101 on the wire. Tell whether it is parked."""
         handler, state, options = self._plan
-        kept = _keep(hand_over) if options.idle == "parked" else None
+        attended = isinstance(handler, Blocking)
+        kept = _keep(hand_over) if options.idle == "parked" and not attended else None
         websocket = WebSocket(
             kept or hand_over.socket,
             environ if kept is None else pack(environ),
@@ -169,78 +184,14 @@ class UpgradeResponse(Response):
         if not hand_over.upgraded:
             websocket.out.append(self._head())
             websocket.flush()
-        return Connection(websocket, handler, state, options), kept is not None
+        made = AttendedConnection if attended else Connection
+        return made(websocket, handler, state, options), kept is not None
 
     def _head(self) -> bytes:
         """The same bytes on every server: HTTP/1.1, one ``Connection``, nothing about a body (RFC 6455 §4.2.2)."""
         lines = [f"HTTP/1.1 {_STATUS}", "Upgrade: websocket", "Connection: Upgrade"]
         lines += [f"{name}: {value}" for name, value in self.headers if name.lower() not in _NOT_OURS]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-class _Life:
-    """The response's body, as the server sees it: asked for its first piece, it lives the WebSocket, and is empty."""
-
-    def __init__(
-        self, response: UpgradeResponse, environ: WSGIEnvironment, hand_over: servers.HandOver, drainer: Drainer
-    ) -> None:
-        self._response: UpgradeResponse | None = response
-        self._environ: WSGIEnvironment | None = environ
-        self._hand_over = hand_over
-        self._drainer = drainer
-
-    def __iter__(self) -> _Life:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._response is not None:
-            try:
-                if self._begin():
-                    if not self._drainer.has_vigil:
-                        warn_if_full(self._drainer)
-                    self._drainer.hold_vigil()
-            except Exception:
-                logger.exception("the WebSocket could not be opened")
-            finally:
-                self._hand_over.end()
-        raise StopIteration
-
-    def _begin(self) -> bool:
-        """Open the WebSocket, and live it unless it is parked. Return whether it is."""
-        response, environ = self._response, self._environ
-        assert response is not None and environ is not None
-        self._response = self._environ = None
-        connection, parked = response.open(environ, self._hand_over)
-        self._drainer.add(connection, parked)  # it counts before anything may block
-        try:
-            self._close(response)
-            del response, environ  # not held for the life of the connection
-            if parked:
-                park(connection, self._drainer)
-            else:
-                warn_if_full(self._drainer)
-                run(connection)
-        except BaseException:
-            if parked:
-                give_up(connection, self._drainer)
-            raise
-        finally:
-            if not parked:
-                self._drainer.discard(connection)
-        return parked
-
-    def close(self) -> None:
-        """Called by the server behind the last piece. If it never asked for the first one, there was no WebSocket."""
-        if self._response is not None:
-            response, self._response = self._response, None
-            self._hand_over.end()
-            self._close(response)
-
-    def _close(self, response: UpgradeResponse) -> None:
-        try:
-            response.close()
-        except Exception:
-            logger.exception("a function given to call_on_close raised")
 
 
 #: One subclass for each ``response_class``.
@@ -253,6 +204,8 @@ def _defaults() -> Options:
 
 
 def _check_handler(handler: object) -> None:
+    if isinstance(handler, Blocking):
+        return
     missing = [name for name in ("init", "handle_in", "handle_info") if not callable(getattr(handler, name, None))]
     if missing:
         raise TypeError(f"{handler!r} is not a WebSock: {', '.join(missing)} missing")

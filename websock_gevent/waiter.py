@@ -6,8 +6,8 @@ greenlet in between. It either waits in `Waiter.wait`, or there is none while no
 whoever would resume it asks for a new one to be lent.
 
 Rules that keep it fast and right:
-- The read watcher stays started while its greenlet works, and is stopped when it fires for one that is not parked (it
-  is level-triggered and would spin). Most messages so cost no change of the watcher at all.
+- The read watcher stays started while its greenlet works, and is stopped when it fires for one that is not parked, or
+  has not looked yet (it is level-triggered and would spin). Most messages so cost no change of the watcher at all.
 - ``_parked`` is cleared by whoever resumes, so two wake-ups cannot switch twice, and a greenlet that is blocked
   elsewhere (in a handler) is never resumed from here. A wake-up without reason does no harm: whoever waits looks for
   work and parks again.
@@ -100,6 +100,7 @@ class Waiter:
     def belong(self) -> None:
         """Note that the calling greenlet is the connection's from now on."""
         self._greenlet = gevent.getcurrent()
+        self._parked = False
 
     def rest(self, lender: Lender) -> None:
         """Let the greenlet go, which must end now. Returns at once.
@@ -124,6 +125,11 @@ class Waiter:
     def parked(self) -> bool:
         """Whether nothing is being done: no greenlet is there, or it waits here, and not in a handler."""
         return self._parked
+
+    @property
+    def resting(self) -> bool:
+        """Whether there is no greenlet; one may `belong`."""
+        return self._parked and self._greenlet is None
 
     def wait(self) -> None:
         """Give way until there is a reason to look: bytes, a wake-up, or output that has gone at last.
@@ -198,8 +204,8 @@ class Waiter:
             self._lender.lend(None)
 
     def _on_readable(self) -> None:
-        self.readable = True
-        if not self._parked or self.stalled is not None:
+        known, self.readable = self.readable, True
+        if known or not self._parked or self.stalled is not None:
             self._reading = False
             self._reader.stop()
         elif not self._resuming:

@@ -1,0 +1,260 @@
+"""A connection whose application calls (`receive`, `send`) instead of being called: the third driver.
+
+Owns what has come and nobody has asked for yet, and the rule who runs `Connection.step`: whoever waits for something,
+in its own greenlet, and else a lent one, so that pings, closes, deadlines and drain go on whatever the application does
+meanwhile. Any greenlet of the connection's thread may wait; others may wait beside it, and are told when something has
+moved. No more is received than there is room for, so a peer that sends faster than the application asks is held back
+by TCP. Refuses to know what the application is given to call (`blocking`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent import GreenletExit, Timeout
+from gevent.event import Event
+
+from .connection import KILLS, Connection, Phase
+from .drivers import Lending
+from .mailbox import enter, leave
+from .websock import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .options import Options
+    from .websock import Reason, Result
+    from .websocket import WebSocket
+
+__all__ = ["AttendedConnection", "Inbox"]
+
+logger = logging.getLogger("websock_gevent")
+
+#: Nothing more is received while so many messages, or bytes of them, wait to be asked for.
+ENOUGH, ENOUGH_BYTES = 64, 1 << 18
+
+_CLOSED = Phase.CLOSED
+
+
+class Inbox:
+    """What has come, in its order; the connection's handler.
+
+    Attributes:
+        messages: Received and not asked for yet.
+        began: The connection is open, or has been.
+        reason: Why it ended, as ``terminate`` gets it; ``None`` while it is open.
+    """
+
+    __slots__ = ("_size", "began", "messages", "reason")
+
+    def __init__(self) -> None:
+        self.messages: deque[str | bytes] = deque()
+        self.began = False
+        self.reason: Reason | None = None
+        self._size = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is to be received for now."""
+        return len(self.messages) >= ENOUGH or self._size >= ENOUGH_BYTES
+
+    def take(self) -> str | bytes:
+        """Take the oldest message out.
+
+        Raises:
+            IndexError: there is none.
+        """
+        message = self.messages.popleft()
+        self._size -= len(message)
+        return message
+
+    # The callbacks of WebSock.
+
+    def init(self, state: None) -> Result[None]:  # noqa: D102
+        self.began = True
+        return "ok", state
+
+    def handle_in(self, message: str | bytes, state: None) -> Result[None]:  # noqa: D102
+        self.messages.append(message)
+        self._size += len(message)
+        return "ok", state
+
+    def handle_info(self, message: object, state: None) -> Result[None]:
+        """Never called: what is in the mailbox waits there."""
+        return "ok", state
+
+    def terminate(self, reason: Reason, state: None) -> None:  # noqa: D102
+        self.reason = reason
+
+
+class AttendedConnection(Connection):
+    """One connection, and those who wait for it.
+
+    Attributes:
+        handler: What `upgrade` got as its handler.
+        state: What `upgrade` got for it.
+        inbox: What has come.
+    """
+
+    __slots__ = ("_attendant", "_finished", "_lending", "_moved", "_waiting", "handler", "inbox", "state")
+
+    def __init__(self, websocket: WebSocket, handler: Any, state: Any, options: Options) -> None:
+        self.inbox = Inbox()
+        super().__init__(websocket, self.inbox, None, options)
+        self.handler = handler
+        self.state = state
+        self._attendant: Any = None
+        self._lending = Lending(self)
+        self._finished = False
+        self._moved: Event | None = None
+        self._waiting = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can be sent any more, and nothing more comes than has come."""
+        return self.inbox.reason is not None or self.phase is _CLOSED
+
+    @contextmanager
+    def attended(self, attendant: Any) -> Iterator[None]:
+        """Open, and at the end, say goodbye. What is raised inside closes with 1011 and goes no further.
+
+        Args:
+            attendant: The greenlet that is in here, which a hard stop interrupts.
+
+        Raises:
+            SystemExit: the process is told to end; after the goodbye.
+        """
+        token = enter(self) if attendant is gevent.getcurrent() else None
+        self._attendant = attendant
+        self.waiter.rest(self._lending)
+        try:
+            self.wait(lambda: self.inbox.began)
+            try:
+                yield
+            except KILLS:
+                raise
+            except BaseException as error:  # gevent.Timeout is one
+                self.crash(error)
+            else:
+                self.end(1000)
+            self.wait(lambda: False)
+        except BaseException as error:
+            self.fail(error)
+        finally:
+            self._attendant = None
+            self.finish()
+            if token is not None:
+                leave(token)
+
+    def finish(self) -> None:
+        """Nothing is left to do: give everything back but the socket, and what has come. Once."""
+        if not self._finished:
+            self._finished = True
+            super().finish()
+
+    def wait(self, wanted: Callable[[], object], timeout: float | None = None) -> None:
+        """Give way until something wanted is there, the connection is closed, or so many seconds are over."""
+        if timeout is not None:
+            with Timeout(timeout, False):  # type: ignore[arg-type]
+                return self.wait(wanted)
+        while not wanted() and self.phase < _CLOSED:
+            if self.waiter.resting:
+                self._serve_until(wanted)
+            else:
+                self._await_others()
+
+    def _serve_until(self, wanted: Callable[[], object]) -> None:
+        """Be the connection's greenlet for as long as one waits."""
+        waiter = self.waiter
+        waiter.belong()
+        more = False
+        try:
+            while True:
+                more = self.step()
+                if wanted() or self.phase is _CLOSED:
+                    break
+                if more:
+                    waiter.breathe()
+                else:
+                    waiter.wait()
+        finally:
+            if self.phase is _CLOSED:
+                self.finish()
+            else:
+                waiter.rest(self._lending)
+                if more:
+                    waiter.wake()
+
+    def _await_others(self) -> None:
+        """Somebody else serves: be told when something has moved."""
+        if self._moved is None:
+            self._moved = Event()
+        self._waiting += 1
+        try:
+            self._moved.clear()
+            self._moved.wait()
+        finally:
+            self._waiting -= 1
+
+    def poll(self) -> None:
+        """Have what is in the kernel already, without waiting."""
+        if self.waiter.resting:
+            self.waiter.readable = True
+            self._serve_until(lambda: True)
+
+    def step(self) -> bool:
+        """Do what there is to do now, and tell those who wait beside the greenlet that does it."""
+        more = super().step()
+        if self._waiting and self._moved is not None:
+            self._moved.set()
+        return more
+
+    def _serve(self) -> bool:
+        """Receive if there is room. The mailbox keeps what is in it."""
+        more = False
+        if not self.inbox.is_full and (self._more or self.waiter.readable):
+            more = self._receive()
+        if self.websocket.out:
+            self.waiter.flush()
+        return (more and not self.inbox.is_full) or self._doom is not None
+
+    def write(self, message: Any) -> bool:
+        """Send a message, and wait until the kernel has taken it. Return whether it has. Only in the hub's thread.
+
+        Raises:
+            TypeError, ValueError: not something that can be sent; see `WebSock`.
+        """
+        waiter, websocket = self.waiter, self.websocket
+        if waiter.stalled is not None:
+            self.wait(self._is_moving)
+        if self.ended or websocket.lost:
+            return False
+        websocket.out += encode(message, websocket.deflater, True)
+        waiter.flush()
+        if waiter.stalled is not None:
+            self.wait(self._is_moving)
+        return not websocket.lost
+
+    def _is_moving(self) -> bool:
+        return self.waiter.stalled is None or self.ended
+
+    def end(self, code: int, text: str = "") -> None:
+        """Say goodbye, as soon as whoever serves looks; from any greenlet and any thread."""
+        self._end_soon(("normal", code, text))
+
+    def crash(self, error: BaseException) -> None:
+        """The application raised: log it and close with 1011."""
+        logger.error("%s: %s raised, closing with 1011", self.websocket.peer, self.handler, exc_info=error)
+        self._end_soon((("error", error), 1011, ""))
+
+    def _cut(self) -> None:
+        """In the hub: interrupt the application wherever it blocks."""
+        if self._attendant is not None and self.phase <= Phase.OPEN:
+            self._attendant.throw(GreenletExit)
+        else:
+            super()._cut()

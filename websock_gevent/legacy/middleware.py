@@ -1,0 +1,225 @@
+"""A WSGI middleware that gives an application of gevent-websocket its ``environ["wsgi.websocket"]``.
+
+Owns one request that may become a WebSocket while the application is called: what it answers before it has used the
+WebSocket is an HTTP answer like any other; what it answers afterwards is dropped, and ends the WebSocket. Refuses to
+know how the handshake is checked and the socket is found (`upgrade`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing.exceptions import WebsocketMismatch
+
+from ..blocking import Blocking
+from ..errors import ConnectionClosed, WebSocketError
+from ..handshake import is_upgrade
+from ..options import Options
+from ..upgrade import UpgradeResponse, upgrade
+from .websocket import LegacyWebSocket, Server
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from ..attended import AttendedConnection
+    from ..lives import Life
+
+    ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+__all__ = ["WebSocketMiddleware"]
+
+
+class WebSocketMiddleware:
+    """Wraps a WSGI application that was written for gevent-websocket::
+
+        app.wsgi_app = WebSocketMiddleware(app.wsgi_app)                   # Flask
+        app = WebSocketMiddleware(Resource([("^/chat", ChatApplication)]))
+
+    Requests to become a WebSocket get ``environ["wsgi.websocket"]``, a `LegacyWebSocket`; its first use accepts them.
+    An application that answers without having used it answers as to any other request, 401 or 404 for instance.
+
+    Flask's routes that were not registered with ``websocket=True`` get such requests, too, if the middleware wraps the
+    Flask object or its ``wsgi_app`` directly.
+
+    Args:
+        app: What is wrapped.
+        options: Common options; ``None`` for the defaults.
+        **overrides: Single options, as for `upgrade`. ``idle`` has no effect: the application holds a greenlet.
+
+    Raises:
+        TypeError, ValueError: an unknown or ill-typed option.
+    """
+
+    def __init__(self, app: WSGIApplication, *, options: Options | None = None, **overrides: Any) -> None:
+        self.app = app
+        self.options = (options or Options()).updated(overrides)
+        self.server = Server(app)
+        flask = getattr(app, "__self__", app)
+        self._url_map = getattr(flask, "url_map", None)
+        if self._url_map is not None and hasattr(flask, "register_error_handler"):
+            flask.register_error_handler(ConnectionClosed, _on_closed)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        if not is_upgrade(environ) or environ.get("wsgi.websocket") is not None:
+            return self.app(environ, start_response)
+        exchange = _Exchange(self, environ, start_response)
+        if self._url_map is not None and _is_ordinary(self._url_map, environ):
+            del environ["HTTP_UPGRADE"]  # by which Werkzeug would refuse it
+        return exchange.call()
+
+
+def _on_closed(error: ConnectionClosed) -> str:
+    """Flask would log a traceback for a view whose connection has ended. What it answers is dropped."""
+    websocket = sys.modules["flask"].request.environ.get("wsgi.websocket")
+    if websocket is None or not websocket.closed:
+        raise error
+    return ""
+
+
+def _is_ordinary(url_map: Any, environ: WSGIEnvironment) -> bool:
+    """Whether Werkzeug has a route for this address, but not for WebSockets."""
+    try:
+        url_map.bind_to_environ(environ).match()
+    except WebsocketMismatch:
+        return True
+    except HTTPException:
+        pass
+    return False
+
+
+class _Exchange:
+    """One request, while the application may still answer or make a WebSocket of it; and the answer, if it does."""
+
+    def __init__(
+        self, middleware: WebSocketMiddleware, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> None:
+        self._middleware = middleware
+        self._environ = environ
+        self._request = dict(environ)  # as it came: what the application does to its own changes no handshake
+        self._start_response = start_response
+        self._stack = ExitStack()
+        self._greenlet = gevent.getcurrent()
+        self._status = ""
+        self._over = False
+        self._refusal: HTTPException | None = None
+        self._answer: Iterable[bytes] = ()
+        self._pieces: Iterator[bytes] = iter(())
+        self._websocket = LegacyWebSocket(environ, self._accept, middleware.server)
+        environ["wsgi.websocket"] = self._websocket
+        environ["wsgi.websocket_version"] = environ.get("HTTP_SEC_WEBSOCKET_VERSION", "")
+
+    # What the application does.
+
+    def call(self) -> _Exchange:
+        """Call the application."""
+        with self._stack, self._refusing():
+            self._answer = self._middleware.app(self._environ, self._relay()) or ()
+            self._pieces = iter(self._answer)
+            if self._websocket.accepted:
+                self._exhaust()
+        return self
+
+    def _relay(self) -> StartResponse:
+        """The application's ``start_response``; `upgrade`, called by it, finds the server behind that, too."""
+
+        def relay(status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Any:
+            return self._on_response(status, headers, exc_info)
+
+        relay.__self__ = getattr(self._start_response, "__self__", None)  # type: ignore[attr-defined]
+        return relay
+
+    def _on_response(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Any:
+        self._status = status
+        if self._websocket.accepted:
+            return _drop
+        return self._start_response(status, headers, *([exc_info] if exc_info else []))
+
+    def _accept(self, overrides: dict[str, Any]) -> AttendedConnection:
+        if self._status or self._over:
+            raise RuntimeError(f"the application has answered already ({self._status}): that is no WebSocket any more")
+        try:
+            response = upgrade(self._request, _APPLICATION, None, options=self._options().updated(overrides))
+            assert isinstance(response, UpgradeResponse)
+            return self._attend(response.begin(self._request, self._start_response))
+        except HTTPException as refusal:
+            self._refusal = refusal
+            raise
+
+    def _options(self) -> Options:
+        """The middleware's; the application may choose a subprotocol, as gevent-websocket's ``Resource`` does."""
+        choose = getattr(self._middleware.app, "app_protocol", None)
+        chosen = choose(self._environ.get("PATH_INFO", "")) if choose is not None else ""
+        return self._middleware.options.updated({"subprotocols": (chosen,)} if chosen else {})
+
+    def _attend(self, life: Life) -> AttendedConnection:
+        """Be a WebSocket from now on, until the application is done."""
+        connection, stack = life.attend(), self._stack
+        stack.callback(life.leave, connection)
+        self._websocket.handler.enter()
+        stack.callback(self._websocket.handler.leave)
+        stack.enter_context(connection.attended(self._greenlet))
+        stack.push(partial(self._conclude, connection))
+        return connection
+
+    def _conclude(self, connection: AttendedConnection, _: object, error: BaseException | None, __: object) -> bool:
+        """The application is done. Return whether what it has raised is no more than the end of its connection."""
+        if error is None and self._status.startswith("5"):
+            connection.end(1011)  # such as what Flask makes of an exception
+        return isinstance(error, WebSocketError) and connection.ended
+
+    def _exhaust(self) -> None:
+        """Run what is left of the application; what it answers is dropped."""
+        for _ in self._pieces:
+            pass
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Answer with our refusal, unless the application has made an answer of it."""
+        try:
+            yield
+        except HTTPException as error:
+            if error is not self._refusal:
+                raise
+        if self._refusal is not None and not self._status:
+            self._pieces = iter(self._refusal(self._request, self._on_response))
+
+    # What the server asks for.
+
+    def __iter__(self) -> _Exchange:
+        return self
+
+    def __next__(self) -> bytes:
+        """Return the next piece of the answer. If it is a WebSocket by then, live it; there is none."""
+        with self._stack, self._refusing():
+            piece = next(self._pieces, None)
+            if piece is not None and not self._websocket.accepted:
+                return piece
+            self._exhaust()
+        raise StopIteration
+
+    def close(self) -> None:
+        """Called by the server behind the last piece."""
+        self._over = True
+        close = getattr(self._answer, "close", None)
+        if close is not None:
+            close()
+
+
+def _application(_: object) -> None:
+    """What the connections of a middleware have for a function: the application is called by itself."""
+
+
+_APPLICATION = Blocking(_application)
+
+
+def _drop(data: bytes) -> None:
+    """Where an application that has a WebSocket may write to."""
