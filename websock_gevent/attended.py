@@ -159,9 +159,13 @@ class AttendedConnection(Connection):
 
     def wait(self, wanted: Callable[[], object], timeout: float | None = None) -> None:
         """Give way until something wanted is there, the connection is closed, or so many seconds are over."""
-        if timeout is not None:
+        if timeout is None:
+            self._wait(wanted)
+        else:
             with Timeout(timeout, False):  # type: ignore[arg-type]
-                return self.wait(wanted)
+                self._wait(wanted)
+
+    def _wait(self, wanted: Callable[[], object]) -> None:
         while not wanted() and self.phase < _CLOSED:
             if self.waiter.resting:
                 self._serve_until(wanted)
