@@ -21,12 +21,14 @@ from gevent.event import Event
 
 from .connection import KILLS, Connection, Phase
 from .drivers import Lending
+from .frames import CLOSE
 from .mailbox import enter, leave
 from .websock import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .messages import Item
     from .options import Options
     from .websock import Reason, Result
     from .websocket import WebSocket
@@ -101,7 +103,7 @@ class AttendedConnection(Connection):
         inbox: What has come.
     """
 
-    __slots__ = ("_attendant", "_finished", "_lending", "_moved", "_waiting", "handler", "inbox", "state")
+    __slots__ = ("_attendant", "_farewell", "_finished", "_lending", "_moved", "_waiting", "handler", "inbox", "state")
 
     def __init__(self, websocket: WebSocket, handler: Any, state: Any, options: Options) -> None:
         self.inbox = Inbox()
@@ -109,6 +111,7 @@ class AttendedConnection(Connection):
         self.handler = handler
         self.state = state
         self._attendant: Any = None
+        self._farewell: Item | None = None
         self._lending = Lending(self)
         self._finished = False
         self._moved: Event | None = None
@@ -142,6 +145,7 @@ class AttendedConnection(Connection):
                 self.crash(error)
             else:
                 self.end(1000)
+            self._attendant = None
             self.wait(lambda: False)
         except BaseException as error:
             self.fail(error)
@@ -221,7 +225,10 @@ class AttendedConnection(Connection):
     def _serve(self) -> bool:
         """Receive if there is room. The mailbox keeps what is in it."""
         more = False
-        if not self.inbox.is_full and (self._more or self.waiter.readable):
+        if self._farewell is not None:
+            if not self.inbox.messages:
+                self._control(self._farewell)
+        elif not self.inbox.is_full and (self._more or self.waiter.readable):
             more = self._receive()
         if self.websocket.out:
             self.waiter.flush()
@@ -244,6 +251,19 @@ class AttendedConnection(Connection):
             self.wait(self._is_moving)
         return not websocket.lost
 
+    def _control(self, item: Item) -> None:
+        """A close frame has its turn when what came before it was taken, so that it can still be answered."""
+        if item[0] == CLOSE and self._farewell is None and self.inbox.messages:
+            self._farewell = item
+            self._deadlines.fix(self._options.close_timeout)
+        else:
+            super()._control(item)
+
+    def _on_alarm(self) -> None:
+        if self._farewell is not None and self.phase is Phase.OPEN:
+            super()._control(self._farewell)
+        super()._on_alarm()
+
     def _is_moving(self) -> bool:
         return self.waiter.stalled is None or self.ended
 
@@ -258,7 +278,7 @@ class AttendedConnection(Connection):
 
     def _cut(self) -> None:
         """In the hub: interrupt the application wherever it blocks."""
-        if self._attendant is not None and self.phase <= Phase.OPEN:
+        if self._attendant is not None:
             self._attendant.throw(GreenletExit)
         else:
             super()._cut()

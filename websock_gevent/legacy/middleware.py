@@ -62,7 +62,10 @@ class WebSocketMiddleware:
         self.app = app
         self.options = (options or Options()).updated(overrides)
         self.server = Server(app)
-        flask = getattr(app, "__self__", app)
+        wrapped: Any = app
+        while isinstance(wrapped, WebSocketMiddleware):
+            wrapped = wrapped.app
+        flask = getattr(wrapped, "__self__", wrapped)
         self._url_map = getattr(flask, "url_map", None)
         if self._url_map is not None and hasattr(flask, "register_error_handler"):
             flask.register_error_handler(ConnectionClosed, _on_closed)
