@@ -85,7 +85,6 @@ class BlockingWebSocket(GeventWebSocket):
 
     def __init__(self, environ: WSGIEnvironment, connection: AttendedConnection | None) -> None:
         self.environ = environ
-        self.handler: Any = None
         self.stream: Any = None
         self.raw_read = self.raw_write = None
         self._link = connection
@@ -96,7 +95,7 @@ class BlockingWebSocket(GeventWebSocket):
         """Do nothing: gevent-websocket would send a close frame from wherever the garbage collector runs."""
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.path!r} {'closed' if self.closed else 'open'}>"
+        return f"<{type(self).__name__} {self.path!r} {'closed' if self._is_closed() else 'open'}>"
 
     @property
     def _connection(self) -> AttendedConnection:
@@ -107,6 +106,11 @@ class BlockingWebSocket(GeventWebSocket):
     # What is known.
 
     @property
+    def handler(self) -> Any:
+        """gevent-websocket's way to its server; ``None``, except where `legacy` has one."""
+        return None
+
+    @property
     def state(self) -> Any:
         """What `upgrade` was given as its state."""
         return self._connection.state
@@ -114,6 +118,9 @@ class BlockingWebSocket(GeventWebSocket):
     @property
     def closed(self) -> bool:  # type: ignore[override]
         """``True`` once `close` was called, or once the connection has ended and all that came before was received."""
+        return self._is_closed()
+
+    def _is_closed(self) -> bool:
         link = self._link
         return self._closed or (link is not None and link.ended and not link.inbox.messages)
 
@@ -166,7 +173,7 @@ class BlockingWebSocket(GeventWebSocket):
         inbox = self._connection.inbox
         if not inbox.messages:
             self._wait(self._has_message, timeout)
-        if self.closed:
+        if self._is_closed():
             raise self._end()
         return inbox.take() if inbox.messages else None
 
@@ -187,7 +194,7 @@ class BlockingWebSocket(GeventWebSocket):
         inbox, mailbox = self._connection.inbox, self.mailbox
         if not self._has_any():
             self._wait(self._has_any, timeout)
-        if self.closed:
+        if self._is_closed():
             raise self._end()
         if len(mailbox) and (self._mail_is_next or not inbox.messages):
             self._mail_is_next = False

@@ -102,7 +102,7 @@ class HandOver:
 def is_upgraded(environ: WSGIEnvironment) -> bool:
     """Tell whether gevent-websocket's handler has sent a 101 before the application was called."""
     websocket = environ.get("wsgi.websocket")
-    return isinstance(websocket, WebSocket) and hasattr(websocket.handler, "socket")  # `legacy` has one without
+    return isinstance(websocket, WebSocket) and not hasattr(websocket, "accepted")  # that is `legacy`'s
 
 
 def refuse(environ: WSGIEnvironment, code: int, text: str) -> None:

@@ -83,7 +83,7 @@ class WebSocketMiddleware:
 def _on_closed(error: ConnectionClosed) -> str:
     """Flask would log a traceback for a view whose connection has ended. What it answers is dropped."""
     websocket = sys.modules["flask"].request.environ.get("wsgi.websocket")
-    if websocket is None or not websocket.closed:
+    if websocket is None or not websocket.accepted or not websocket.closed:
         raise error
     return ""
 
@@ -167,8 +167,8 @@ class _Exchange:
         """Be a WebSocket from now on, until the application is done."""
         connection, stack = life.attend(), self._stack
         stack.callback(life.leave, connection)
-        self._websocket.handler.enter()
-        stack.callback(self._websocket.handler.leave)
+        self._websocket.client.enter()
+        stack.callback(self._websocket.client.leave)
         stack.enter_context(connection.attended(self._greenlet))
         stack.push(partial(self._conclude, connection))
         return connection
@@ -207,7 +207,7 @@ class _Exchange:
             if piece is not None and not self._websocket.accepted:
                 return piece
             self._exhaust()
-        raise StopIteration
+        return next(self._pieces)  # there is none, unless we have refused
 
     def close(self) -> None:
         """Called by the server behind the last piece."""

@@ -44,14 +44,14 @@ class Handler:
         server: As above.
         environ: The request's.
         websocket: The WebSocket.
-        client_address: Host and port of the peer; another tuple for each that has none (a unix socket).
+        client_address: Host and port of the peer, and something more if that is no name for one alone (a unix socket).
     """
 
     def __init__(self, server: Server, environ: WSGIEnvironment, websocket: LegacyWebSocket) -> None:
         self.server = server
         self.environ = environ
         self.websocket = websocket
-        self.client_address = (environ.get("REMOTE_ADDR", ""), environ.get("REMOTE_PORT") or id(self))
+        self.client_address: tuple[Any, ...] = (environ.get("REMOTE_ADDR", ""), environ.get("REMOTE_PORT", ""))
 
     @property
     def active_client(self) -> Client:
@@ -69,6 +69,8 @@ class Handler:
 
     def enter(self) -> None:
         """It is open: be among the clients."""
+        if self.client_address in self.server.clients:
+            self.client_address += (id(self),)
         self.server.clients[self.client_address] = Client(self.client_address, self.websocket)
 
     def leave(self) -> None:
@@ -77,12 +79,15 @@ class Handler:
 
 
 class LegacyWebSocket(BlockingWebSocket):
-    """A `BlockingWebSocket` with the manners of gevent-websocket. The first use accepts it.
+    """A `BlockingWebSocket` with the manners of gevent-websocket. The first use accepts it, be it a look at `closed`.
 
     Args:
         environ: The request's WSGI environ.
         accept: Sends the 101 and returns the connection. Gets options by name.
         server: Where it is one of the clients.
+
+    Attributes:
+        client: What `handler` gives, without using it.
     """
 
     def __init__(
@@ -91,8 +96,8 @@ class LegacyWebSocket(BlockingWebSocket):
         super().__init__(environ, None)
         self._accept = accept
         self._told = False
-        self.handler = Handler(server, environ, self)
-        self.stream = SimpleNamespace(handler=self.handler)
+        self.client = Handler(server, environ, self)
+        self.stream = SimpleNamespace(handler=self.client)
 
     @property
     def accepted(self) -> bool:
@@ -116,6 +121,23 @@ class LegacyWebSocket(BlockingWebSocket):
     @property
     def _connection(self) -> AttendedConnection:
         return self.accept()
+
+    @property
+    def handler(self) -> Handler:
+        """Through which gevent-websocket's applications find their ``server`` and its ``clients``."""
+        self.accept()
+        return self.client
+
+    @property
+    def closed(self) -> bool:  # type: ignore[override]
+        """``True`` once `close` was called, or once the connection has ended and all that came before was received."""
+        self.accept()
+        return self._is_closed()
+
+    @property
+    def protocol(self) -> str | None:
+        """The subprotocol that was agreed on (RFC 6455 §1.9), ``None`` if there is none."""
+        return self._connection.websocket.protocol
 
     def receive(self, timeout: float | None = None) -> Any:
         """Wait for the next message: ``str`` if it is text, ``bytes`` if it is binary.
