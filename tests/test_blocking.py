@@ -306,16 +306,48 @@ def test_the_peer_closes_while_the_function_does_something_else(raw: Raw) -> Non
     played = Played()
     sock, _ = raw(played)
     until(lambda: played.ws)
-    sock.sendall(text("one") + text("two") + closing())
+    sock.sendall(closing())
     assert close_of(sock) == (1000, "")
-    assert not played.ws.closed and played.ws.reason == "remote"  # there is something to receive still
+    assert played.ws.closed and played.ws.reason == "remote"
     outcome = played.do(lambda ws: pytest.raises(ConnectionClosed, ws.send, "too late"))
     assert outcome.value.code == 1000
-    assert played.do(lambda ws: [ws.receive(), ws.receive()]) == ["one", "two"]
-    assert played.ws.closed
     played.tell(lambda ws: ws.receive())
     played.wait()
     assert isinstance(played.raised, ConnectionClosed)
+
+
+ENDS = pytest.mark.parametrize(
+    ("end", "code"), [(closing(), 1000), (masked(Opcode.TEXT, b"\xff"), 1007)], ids=["close", "violation"]
+)
+
+
+@ENDS
+def test_what_came_before_the_end_can_be_answered(raw: Raw, end: bytes, code: int) -> None:
+    played = Played()
+    sock, _ = raw(played)
+    sock.sendall(text("one") + text("two") + end)
+    until(lambda: played.ws and len(played.ws._connection.inbox.messages) == 2)
+    assert not played.ws.closed and played.ws.reason is None
+    assert [played.do(lambda ws: ws.send(ws.receive())) for _ in range(2)] == [None, None]
+    played.tell(lambda ws: ws.receive())
+    frames = list(frames_of(read_all(sock)))
+    assert [payload for opcode, payload in frames if opcode == Opcode.TEXT] == [b"one", b"two"]
+    assert frames[-1][0] == Opcode.CLOSE and struct.unpack("!H", frames[-1][1][:2])[0] == code
+    played.wait()
+    assert isinstance(played.raised, ConnectionClosed)
+
+
+@ENDS
+def test_the_end_does_not_wait_for_ever_for_what_came_before(raw: Raw, end: bytes, code: int) -> None:
+    played = Played()
+    sock, _ = raw(played, close_timeout=0.1)
+    sock.sendall(text("one") + end)
+    assert close_of(sock)[0] == code
+    assert not played.ws.closed and played.ws.reason is not None
+    outcome = played.do(lambda ws: pytest.raises(ConnectionClosed, ws.send, "too late"))
+    assert outcome.value.code == (1000 if code == 1000 else None)
+    assert played.do(lambda ws: ws.receive()) == "one"
+    assert played.ws.closed
 
 
 def test_iteration_ends_with_the_connection(raw: Raw) -> None:

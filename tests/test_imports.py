@@ -32,7 +32,7 @@ ALLOWED = {
     "servers": "frames",
     "drainer": "websock",
     "drivers": "connection drainer mailbox",
-    "attended": "connection drivers frames mailbox messages options websock websocket",
+    "attended": "connection drivers errors frames mailbox messages options websock websocket",
     "blocking": "attended errors frames mailbox websock",
     "hosts": "drainer",
     "lives": "attended blocking connection drainer drivers hosts servers",

@@ -21,6 +21,7 @@ from gevent.event import Event
 
 from .connection import KILLS, Connection, Phase
 from .drivers import Lending
+from .errors import ProtocolError
 from .frames import CLOSE
 from .mailbox import enter, leave
 from .websock import encode
@@ -103,7 +104,7 @@ class AttendedConnection(Connection):
         inbox: What has come.
     """
 
-    __slots__ = ("_attendant", "_farewell", "_finished", "_lending", "_moved", "_waiting", "handler", "inbox", "state")
+    __slots__ = ("_attendant", "_finished", "_last", "_lending", "_moved", "_waiting", "handler", "inbox", "state")
 
     def __init__(self, websocket: WebSocket, handler: Any, state: Any, options: Options) -> None:
         self.inbox = Inbox()
@@ -111,7 +112,7 @@ class AttendedConnection(Connection):
         self.handler = handler
         self.state = state
         self._attendant: Any = None
-        self._farewell: Item | None = None
+        self._last: Item | ProtocolError | None = None
         self._lending = Lending(self)
         self._finished = False
         self._moved: Event | None = None
@@ -224,15 +225,16 @@ class AttendedConnection(Connection):
 
     def _serve(self) -> bool:
         """Receive if there is room. The mailbox keeps what is in it."""
-        more = False
-        if self._farewell is not None:
-            if not self.inbox.messages:
-                self._control(self._farewell)
-        elif not self.inbox.is_full and (self._more or self.waiter.readable):
-            more = self._receive()
+        more = self._receive() if self._has_turn() else False
         if self.websocket.out:
             self.waiter.flush()
-        return (more and not self.inbox.is_full) or self._doom is not None
+        return (more and (self.phase is not Phase.OPEN or self._has_turn())) or self._doom is not None
+
+    def _has_turn(self) -> bool:
+        """Whether there is something to handle, and room for it."""
+        if self._last is not None:
+            return not self.inbox.messages
+        return not self.inbox.is_full and (self._more or self.waiter.readable)
 
     def write(self, message: Any) -> bool:
         """Send a message, and wait until the kernel has taken it. Return whether it has. Only in the hub's thread.
@@ -251,17 +253,37 @@ class AttendedConnection(Connection):
             self.wait(self._is_moving)
         return not websocket.lost
 
+    # What ends the connection has its turn when what came before it was taken, so that this can still be answered.
+
+    def _handle_items(self) -> bool:
+        if self._last is not None:
+            last, self._last = self._last, None
+            if isinstance(last, ProtocolError):
+                raise last
+            super()._control(last)
+            return True
+        more = True
+        try:
+            more = super()._handle_items()
+        except ProtocolError as error:
+            if not self.inbox.messages:
+                raise
+            self._defer(error)
+        return more or self._last is not None  # ``_more``: nothing is received before it has had its turn
+
     def _control(self, item: Item) -> None:
-        """A close frame has its turn when what came before it was taken, so that it can still be answered."""
-        if item[0] == CLOSE and self._farewell is None and self.inbox.messages:
-            self._farewell = item
-            self._deadlines.fix(self._options.close_timeout)
+        if item[0] == CLOSE and self.inbox.messages:
+            self._defer(item)
         else:
             super()._control(item)
 
+    def _defer(self, last: Item | ProtocolError) -> None:
+        self._last = last
+        self._deadlines.fix(self._options.close_timeout)
+
     def _on_alarm(self) -> None:
-        if self._farewell is not None and self.phase is Phase.OPEN:
-            super()._control(self._farewell)
+        if self._last is not None:
+            self._receive()
         super()._on_alarm()
 
     def _is_moving(self) -> bool:
