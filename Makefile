@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test table check format parked parked-fast autobahn autobahn-fast autobahn-servers fuzz soak bench bench-fast chaos clean
+.PHONY: test docs table check format parked parked-fast autobahn autobahn-fast autobahn-servers fuzz soak bench bench-fast chaos clean
 
 test: check           # everything that the gate runs
 	tests/setup && $(BIN)/pytest && $(MAKE) parked-fast autobahn-fast
@@ -24,7 +24,10 @@ parked: .venv/ready   # all tests, with parked connections; ten minutes
 autobahn: .venv/ready # the whole conformance suite; some eight minutes
 	$(BIN)/python tests/autobahn/suite --write tests/autobahn/RESULTS.txt
 
-table: .venv/ready    # the README's table of servers; six minutes
+docs: .venv/ready     # the pages, into docs/_build; opens no connection
+	$(BIN)/sphinx-build -q -W --keep-going -n -b html docs docs/_build
+
+table: .venv/ready    # the table in docs/servers.rst; six minutes
 	tests/setup && $(BIN)/pytest -m matrix --write-table
 
 autobahn-fast: .venv/ready
@@ -33,7 +36,7 @@ autobahn-fast: .venv/ready
 autobahn-servers: .venv/ready # sections 1-7 and 10 on every kind of server; three minutes
 	$(BIN)/python tests/autobahn/servers --write tests/autobahn/SERVERS.txt
 
-bench: .venv/peers    # everything against everybody, the README's section on speed; three quarters of an hour
+bench: .venv/peers    # everything against everybody, docs/benchmarks.rst and the README's table; three quarters of an hour
 	$(BIN)/python benchmarks/check_load.py && $(BIN)/python benchmarks/suite.py
 
 bench-fast: .venv/peers # three scenarios, five servers, only shown; four minutes

@@ -3,7 +3,7 @@
 
 Memory is that of a served connection (gevent.pywsgi, this library) behind one compressed message in each direction,
 less that of one without compression. Size and time are of chat-like JSON messages, one after the other on one
-connection, in this process. Writes results/deflate-DATE.json and the table in the README.
+connection, in this process. Writes results/deflate-DATE.json and the table in docs/howto/compression.rst.
 """
 
 from __future__ import annotations
@@ -153,8 +153,8 @@ def main() -> None:
     versions = {"python": platform.python_version(), "zlib": zlib.ZLIB_RUNTIME_VERSION}
     facts = {"versions": versions, "plain_kib": plain, "connections": CONNECTIONS, "messages": MESSAGES, "rows": rows}
     (HERE / "results" / f"deflate-{date.today()}.json").write_text(json.dumps(facts, indent=1) + "\n")
-    readme = ROOT / "README.rst"
-    readme.write_text(BLOCK.sub(lambda found: f"{found[1]}{table(rows)}\n{found[2]}", readme.read_text()))
+    page = ROOT / "docs" / "howto" / "compression.rst"
+    page.write_text(BLOCK.sub(lambda found: f"{found[1]}{table(rows)}\n{found[2]}", page.read_text()))
 
 
 if __name__ == "__main__":

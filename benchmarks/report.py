@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Turns the JSON file of a run of everything into its tables, its pictures, and the README's section.
+"""Turns the JSON file of a run of everything into its tables, its pictures, the section of
+docs/benchmarks.rst, and the README's short table.
 
-python benchmarks/report.py benchmarks/results/suite-2026-11-25.json [--readme]
+python benchmarks/report.py benchmarks/results/suite-2026-11-25.json [--publish]
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ __all__ = ["write"]
 BLOCK = re.compile(r"(?s)(\.\. speed: begin[^\n]*\n\n).*?(\.\. speed: end)")
 KINDS = (echo.KIND, rate.KIND, fanout.KIND, connect.KIND, idle.KIND)
 MAIN = ("100x1x32", "100x1x1KiB", "100x1x64KiB", "1000x1x128", "10x16x128", "1x1x16MiB", "fanout1000x128")
+FIRST = ("100x1x32", "100x1x1KiB", "100x1x64KiB", "1000x1x128")
+FEW = (REFERENCE, OURS, "flask-sock/gunicorn", "websockets/asyncio", "picows/uvloop")
 RATE, BLOCKING, CONNECT, IDLE = "1000x128@10000", "1000x128@10000+blocking", "connect16", "idle10000"
 
 
@@ -149,6 +152,10 @@ Messages a second, and in brackets how many times as many as gevent-websocket on
 figures do not. The C server does as little as a correct one can: it is the limit. Cowboy and Bandit were measured in
 another run.
 """
+SHORT = """
+Echoes a second, one core for the server, medians of {rounds} interleaved rounds on one machine (``{made}``).
+Ratios travel, absolute figures do not.
+"""
 WAITING = """
 Latency at 10 000 messages a second over 1 000 connections, counted from the moment each was due, and the same where
 one handler in a hundred blocks for 10 ms; new connections a second, each with handshake, one echo and closing
@@ -157,7 +164,7 @@ handshake; and what 10 000 idle connections cost.
 
 
 def section(run: Run, path: Path) -> str:
-    """The README's: both tables, what the bars say, how it was made."""
+    """That of docs/benchmarks.rst: both tables, what the bars say, how it was made."""
     details = path.resolve().relative_to(ROOT).with_suffix(".rst")
     parts = [
         paragraph(INTRODUCTION.format(rounds=run.facts["setup"]["rounds"])),
@@ -165,14 +172,31 @@ def section(run: Run, path: Path) -> str:
         paragraph(WAITING),
         waiting(run) + "\n",
         paragraph(summary(judge(BARS, run))),
-        f"All of it, with the spread of each figure and pictures: `{details} <{details}>`_.\n",
+        f"All of it, with the spread of each figure and pictures: ``{details}``.\n",
         facts(run) + "\n",
     ]
     return "\n".join(parts)
 
 
-def write(run: Run, path: Path, readme: bool) -> None:
-    """Tables and pictures beside the JSON file; into the README if asked for."""
+def short(run: Run, path: Path) -> str:
+    """The README's: a few servers, and how many times as fast as the reference ours is."""
+    scenarios = [name for name in FIRST if run.servers(name)]
+    rows = [["messages", *map(pretty, scenarios)]]
+    for server in [name for name in _in_order(run, scenarios) if name in FEW]:
+        cells = [middle(run.values(name, server, "per_s")) for name in scenarios]
+        rows.append([_shown(server), *map(show, cells)])
+    last = [middle(ratios(run.of(name, OURS), run.of(name, REFERENCE), "per_s")) for name in scenarios]
+    rows.append(["ours / gevent-websocket", *map(show, last)])
+    made = path.resolve().relative_to(ROOT)
+    return paragraph(SHORT.format(rounds=run.facts["setup"]["rounds"], made=made)) + f"\n{render(rows)}\n\n"
+
+
+def _put(file: Path, text: str) -> None:
+    file.write_text(BLOCK.sub(lambda found: found[1] + text + found[2], file.read_text()))
+
+
+def write(run: Run, path: Path, publish: bool) -> None:
+    """Tables and pictures beside the JSON file; into the page and the README if asked for."""
     try:
         from plots import draw
     except ImportError as error:
@@ -181,18 +205,17 @@ def write(run: Run, path: Path, readme: bool) -> None:
     else:
         pictures = draw(run, path.with_suffix(""))
     path.with_suffix(".rst").write_text(document(run, pictures))
-    if readme:
-        file = ROOT / "README.rst"
-        text = section(run, path)
-        file.write_text(BLOCK.sub(lambda found: found[1] + text + found[2], file.read_text()))
+    if publish:
+        _put(ROOT / "docs" / "benchmarks.rst", section(run, path))
+        _put(ROOT / "README.rst", short(run, path))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the JSON file")
-    parser.add_argument("--readme", action="store_true", help="also write the README's section")
+    parser.add_argument("--publish", action="store_true", help="also write docs/benchmarks.rst and the README's table")
     args = parser.parse_args()
-    write(Run.load(args.run), args.run, args.readme)
+    write(Run.load(args.run), args.run, args.publish)
     return 0
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """All of the benchmarks, the tables, the pictures and the bars: ``make bench``. About three quarters of an hour.
 
-python benchmarks/suite.py                      # everything; writes results/suite-DATE.* and the README's section
+python benchmarks/suite.py                    # everything; writes results/suite-DATE.*, the page, the README's table
 python benchmarks/suite.py --fast               # three scenarios, five servers: four minutes, only shown
 python benchmarks/suite.py --servers websock_gevent/gunicorn epoll/C --scenarios 100x1x32 connect16 --rounds 5
 """
@@ -60,7 +60,7 @@ def main() -> int:
     out: Path = args.out or HERE / "results" / f"suite-{date.today()}.json"
     if args.whole or args.out:
         run.save(out)
-        write(run, out, readme=args.whole and not args.chosen and not args.out)
+        write(run, out, publish=args.whole and not args.chosen and not args.out)
         print(f"\nwritten: {out.with_suffix('')}.*")
     print(f"{run.facts['minutes']} minutes")
     return int(has_failed(run))

@@ -16,7 +16,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-table", action="store_true", help="put the table of servers into the README")
+    parser.addoption("--write-table", action="store_true", help="put the table of servers into docs/servers.rst")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""The servers that the library promises to work under: one row each in the README's table."""
+"""The servers that the library promises to work under: one row each in the table of ``docs/servers.rst``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The table of servers in the README: what was promised under each, and held in this run.
+"""The table of servers in ``docs/servers.rst``: what was promised under each, and held in this run.
 
 A test marked ``matrix(column)`` that runs under each kind of server counts for a cell. The table is printed at the end
-of a run; ``--write-table`` puts it into the README; a whole run fails if the README has another one.
+of a run; ``--write-table`` puts it into that page; a whole run fails if the page has another one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from kinds import KINDS
 
-README = Path(__file__).resolve().parent.parent / "README.rst"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "servers.rst"
 BLOCK = re.compile(r"(?s)(\.\. servers: begin[^\n]*\n\n).*?(\.\. servers: end)")
 COLUMNS = (
     "messages",
@@ -35,7 +35,7 @@ class Matrix:
     """What has become of each cell.
 
     Args:
-        write: Put the table into the README.
+        write: Put the table into the page.
     """
 
     def __init__(self, write: bool) -> None:
@@ -61,13 +61,13 @@ class Matrix:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write or compare."""
-        found = BLOCK.search(README.read_text())
+        found = BLOCK.search(PAGE.read_text())
         if not found or not self._is_whole or session.testsfailed:
             return
         block = f"{found[1]}{self._table()}\n{found[2]}"
         self._differs = block != found[0]
         if self._write:
-            README.write_text(BLOCK.sub(lambda _: block, README.read_text()))
+            PAGE.write_text(BLOCK.sub(lambda _: block, PAGE.read_text()))
         elif self._differs:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -78,7 +78,7 @@ class Matrix:
             terminalreporter.write(self._table())
         if self._differs:
             done = "has been rewritten" if self._write else "has another one: run make table"
-            terminalreporter.write_line(f"the README {done}", red=not self._write)
+            terminalreporter.write_line(f"{PAGE.name} {done}", red=not self._write)
 
     def _table(self) -> str:
         """The table in reStructuredText."""

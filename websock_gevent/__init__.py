@@ -1,6 +1,6 @@
 """WebSockets for synchronous WSGI applications on gevent: the WebSock contract in Python.
 
-A view returns `upgrade(environ, Handler, state)`, the handler writes a few callbacks, and `current` gives the mailbox
+A view returns ``upgrade(environ, Handler, state)``, the handler writes a few callbacks, and `current` gives the mailbox
 through which anybody can talk to the connected client. See the README for the ten lines it takes in Flask.
 """
 

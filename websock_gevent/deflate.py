@@ -52,8 +52,8 @@ _VALUES: dict[str, frozenset[str | None]] = {
 class Deflate:
     """Settings of permessage-deflate, for the option ``compress``.
 
-    A connection's memory is mostly that of its two windows (the README has a table). Both are taken when the first
-    compressed message comes or goes.
+    A connection's memory is mostly that of its two windows (there is a table in
+    ``docs/howto/compression.rst``). Both are taken when the first compressed message comes or goes.
 
     Attributes:
         level: Effort, from 1 (fast) to 9 (small); -1 is zlib's own choice, 6.

@@ -59,7 +59,7 @@ class ConnectionClosed(WebSocketError):
 
 
 class UpgradeRequired(HTTPException):
-    """*426* `Upgrade Required` (RFC 9110 §15.5.22): this resource speaks WebSocket only.
+    """*426* ``Upgrade Required`` (RFC 9110 §15.5.22): this resource speaks WebSocket only.
 
     Args:
         description: The text of the answer; ``None`` for the one below.

@@ -24,7 +24,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def websocket(app: Flask | Blueprint, rule: str, **options: Any) -> Callable[[View], View]:
-    """Register a view for WebSocket requests; plain HTTP gets 426 there. The view returns `upgrade(...)`::
+    """Register a view for WebSocket requests; plain HTTP gets 426 there. The view returns ``upgrade(...)``::
 
         @websocket(app, "/chat")
         def chat():

@@ -116,7 +116,7 @@ class Mailbox:
 
     @property
     def websocket(self) -> WebSocket:
-        """The connection's WebSocket: ``environ``, ``protocol`` (the subprotocol), ``close_code``, ``close_text``.
+        """The connection's WebSocket, with ``environ``, ``protocol`` (the subprotocol), ``close_code``, ``close_text``.
 
         Raises:
             RuntimeError: the connection has ended (inside ``terminate`` it has not).

@@ -140,7 +140,7 @@ class Client:
 
     @property
     def close_code(self) -> int | None:
-        """The application's close code: 1005 if its frame had none, 1006 if it ended without one, ``None`` before."""
+        """The application's close code; 1005 if its frame had none, 1006 if it ended without one, ``None`` before."""
         closed = self._protocol.close_rcvd
         return closed.code if closed is not None else 1006 if self._ended else None
 

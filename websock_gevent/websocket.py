@@ -5,7 +5,7 @@ parts that never block (`fill`, `write`, `flush`) and waits elsewhere; code writ
 `receive`, `send` and `close`, which block the calling greenlet. Refuses to know handlers, mailboxes and servers.
 
 It *is a* ``geventwebsocket.websocket.WebSocket``, so that such code and its ``except WebSocketError`` keep working;
-of that class only the name and the attributes are left (the README says what was replaced, and why).
+of that class only the name and the attributes are left (``docs/how-it-works.rst`` says what was replaced, and why).
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class WebSocket(GeventWebSocket):
 
     @property
     def peer(self) -> str:
-        """Who is at the other end, and of what: for the log, so that whatever a client made up stays on its line."""
+        """Who is at the other end, and of what, for the log. Whatever a client made up stays on its line."""
         address: str = self.environ.get("REMOTE_ADDR") or "unix:"
         shown = address if address.isprintable() and " " not in address else repr(address)
         return f"{shown} {self.environ.get('PATH_INFO', '')!r}"
