@@ -26,6 +26,7 @@ autobahn: .venv/ready # the whole conformance suite; some eight minutes
 
 docs: .venv/ready     # the pages, into docs/_build; opens no connection
 	$(BIN)/sphinx-build -q -W --keep-going -n -b html docs docs/_build
+	$(BIN)/sphinx-build -q -b doctest docs docs/_build/doctest
 
 table: .venv/ready    # the table in docs/servers.rst; six minutes
 	tests/setup && $(BIN)/pytest -m matrix --write-table
