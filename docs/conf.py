@@ -44,6 +44,7 @@ lexers["haproxy"] = TextLexer()
 
 html_theme = "furo"
 html_title = "websock_gevent"
+html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_theme_options = {"navigation_with_keys": True}
