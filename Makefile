@@ -55,7 +55,7 @@ fuzz: .venv/ready     # coverage-guided, all targets; SECONDS=600 for ten minute
 	$(BIN)/pip install -q atheris && $(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
 
 clean:
-	rm -rf .venv .cache build dist *.egg-info tests/node/node_modules tests/autobahn/venv-*
+	rm -rf .venv .cache build dist docs/_build *.egg-info tests/node/node_modules tests/autobahn/venv-*
 	rm -rf benchmarks/.build benchmarks/apps/node_ws/node_modules
 
 .venv/ready: setup.cfg

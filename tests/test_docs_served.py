@@ -148,9 +148,9 @@ def until(websocket: Any, message: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("command", ["workers-run", "tutorial-workers"])
-def test_four_workers_are_one_chat(command: str, redis: RedisServer, tmp_path: Path) -> None:
-    options = arguments_of(command)
+@pytest.mark.parametrize("command, more", [("workers-run", ["--preload"]), ("tutorial-workers", [])])
+def test_four_workers_are_one_chat(command: str, more: list[str], redis: RedisServer, tmp_path: Path) -> None:
+    options = [*arguments_of(command), *more]
     with served(tmp_path, "tutorial-4", options=options, REDIS_URL=redis.url) as server, ExitStack() as stack:
         server.wait_for_log("(?s)" + "Booting worker.*" * 4)
         people = [stack.enter_context(member(server, f"p{number}")) for number in range(12)]
