@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ version = release = websock_gevent.__version__
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.doctest", "newest"]
 exclude_patterns = ["_build"]
 nitpicky = True
+doctest_default_flags = doctest.ELLIPSIS
 #: What docstrings put between single backticks is a name of ours.
 default_role = "py:obj"
 
@@ -45,6 +47,7 @@ lexers["haproxy"] = TextLexer()
 html_theme = "furo"
 html_title = "websock_gevent"
 html_copy_source = False
+html_use_index = False
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_theme_options = {"navigation_with_keys": True}

@@ -103,8 +103,8 @@ def test_a_script_reaches_the_page(redis: RedisServer, tmp_path: Path) -> None:
         with client(server, "/notifications?user=ann") as ann, client(server, "/notifications?user=bob") as bob:
             assert shell(line, tmp_path, **url) == ""
             assert received(ann) == {"text": "Your parcel is on its way."}
-            shell(line.replace("ann", "bob"), tmp_path, **url)
-            assert received(bob) == {"text": "Your parcel is on its way."}
+            shell(line.replace("ann", "bob").replace("parcel", "letter"), tmp_path, **url)
+            assert received(bob) == {"text": "Your letter is on its way."}
 
 
 def test_a_script_says_in_one_line_that_redis_is_away(tmp_path: Path) -> None:
