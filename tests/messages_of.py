@@ -26,6 +26,7 @@ ELSEWHERE = {
     "ConnectionClosed",
     "_translated",
     "_bad_text",
+    "self._end()",
     "TypeError(str(error))",
     "exceptions.NotImplemented(obstacle)",
 }

@@ -15,6 +15,7 @@ from serving import ROOT, Program
 
 import websock_gevent
 import websock_gevent.flask
+import websock_gevent.legacy
 import websock_gevent.pubsub
 import websock_gevent.serve
 import websock_gevent.testing
@@ -27,7 +28,14 @@ BESIDE = """[...document.querySelectorAll('article :is(p, li, dt, dd, h1, h2, h3
     .filter((one) => !one.parentElement.closest('.table-wrapper, .highlight, .docutils.container table'))
     .filter((one) => one.getBoundingClientRect().right > innerWidth)
     .map((one) => one.textContent.slice(0, 40))"""
-MODULES = [websock_gevent, websock_gevent.flask, websock_gevent.pubsub, websock_gevent.serve, websock_gevent.testing]
+MODULES = [
+    websock_gevent,
+    websock_gevent.flask,
+    websock_gevent.legacy,
+    websock_gevent.pubsub,
+    websock_gevent.serve,
+    websock_gevent.testing,
+]
 
 
 def sphinx(builder: str, folder: Path) -> None:
