@@ -61,7 +61,7 @@ def unread(package: Path) -> list[str]:
             if not isinstance(call, ast.Call) or not (isinstance(node, ast.Raise) or _logs(call.func)):
                 continue
             if not {_name(call.func), ast.unparse(call)} & ELSEWHERE and not list(module.texts(call)):
-                places.append(f"{path.relative_to(package)}:{node.lineno}: {ast.unparse(call)}")
+                places.append(f"{path.relative_to(package)}:{call.lineno}: {ast.unparse(call)}")
     return places
 
 

@@ -27,7 +27,8 @@ def refusal(app: Any, path: str, **headers: str) -> int:
     """The status of the answer that is no WebSocket."""
     with pytest.raises(Refused) as refused:
         connect(app, path, headers=headers, timeout=DEADLINE)
-    return refused.value.response.status_code
+    status: int = refused.value.response.status_code
+    return status
 
 
 def answers(app: Any, path: str, message: str, expected: str, **headers: str) -> None:

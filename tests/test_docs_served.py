@@ -75,6 +75,12 @@ def test_gunicorn_serves_the_first_ten_lines(command: str, tmp_path: Path) -> No
 # Push from elsewhere.
 
 
+def settled(*websockets: Any) -> None:
+    """Wait until these have begun: a ping is answered behind ``init``."""
+    for websocket in websockets:
+        assert websocket.ping().wait(DEADLINE)
+
+
 def received(websocket: Any) -> Any:
     """The next message, as JSON."""
     return json.loads(websocket.recv(DEADLINE))
@@ -82,14 +88,14 @@ def received(websocket: Any) -> Any:
 
 def test_a_celery_task_reaches_the_page(redis: RedisServer, tmp_path: Path) -> None:
     write(tmp_path, "push-celery")
-    url = {"REDIS_URL": redis.url}
     options = ["-c", "1", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
     command = [sys.executable, "-m", *shlex.split(block("push-celery-run").text), *options]
-    with served(tmp_path, "push-app", **url) as server, client(server, "/notifications?user=ann") as ann:
-        worker = Program(command, env=environment(tmp_path, **url))
+    with served(tmp_path, "push-app", REDIS_URL=redis.url) as server, client(server, "/notifications?user=ann") as ann:
+        worker = Program(command, env=environment(tmp_path, REDIS_URL=redis.url))
         try:
             worker.wait_for_log("ready")
-            shell("python -c \"import tasks; tasks.report.delay('ann')\"", tmp_path, **url)
+            settled(ann)
+            shell("python -c \"import tasks; tasks.report.delay('ann')\"", tmp_path, REDIS_URL=redis.url)
             assert received(ann) == {"report": 499500}
         finally:
             worker.end()
@@ -97,13 +103,14 @@ def test_a_celery_task_reaches_the_page(redis: RedisServer, tmp_path: Path) -> N
 
 def test_a_script_reaches_the_page(redis: RedisServer, tmp_path: Path) -> None:
     write(tmp_path, "push-cron")
-    line, url = block("push-cron-run").text, {"REDIS_URL": redis.url}
-    with served(tmp_path, "push-app", **url) as server:
+    line = block("push-cron-run").text
+    with served(tmp_path, "push-app", REDIS_URL=redis.url) as server:
         assert server.get("/notifications").status == 426
         with client(server, "/notifications?user=ann") as ann, client(server, "/notifications?user=bob") as bob:
-            assert shell(line, tmp_path, **url) == ""
+            settled(ann, bob)
+            assert shell(line, tmp_path, REDIS_URL=redis.url) == ""
             assert received(ann) == {"text": "Your parcel is on its way."}
-            shell(line.replace("ann", "bob").replace("parcel", "letter"), tmp_path, **url)
+            shell(line.replace("ann", "bob").replace("parcel", "letter"), tmp_path, REDIS_URL=redis.url)
             assert received(bob) == {"text": "Your letter is on its way."}
 
 
@@ -124,6 +131,7 @@ def test_a_shell_reaches_the_lobby(redis: RedisServer, tmp_path: Path) -> None:
     line = block("pubsub-outside").text
     assert "redis://…" in line
     with served(tmp_path, "tutorial-4", REDIS_URL=redis.url) as server, member(server, "ann") as ann:
+        settled(ann)
         shell(line.replace("redis://…", redis.url).replace("{'text': 'hi'}", "'hi'"), tmp_path)
         assert until(ann, "hi")
 
