@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from docutils import nodes
@@ -55,14 +56,19 @@ pygments_style = "default"
 
 
 def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.Element) -> nodes.Node | None:
-    """Find what a docstring of a submodule calls by its short name in ``websock_gevent`` itself."""
+    """Find what a docstring calls by its short name: in ``websock_gevent``, or, if it has no entry, where it stands."""
     target = node.get("reftarget", "")
     if node.get("refdomain") != "py" or target.startswith("websock_gevent."):
         return None
-    domain = env.get_domain("py")
-    return domain.resolve_xref(
-        env, node["refdoc"], app.builder, node["reftype"], f"websock_gevent.{target}", node, text
-    )
+    full = f"websock_gevent.{target}"
+    found = env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, node["reftype"], full, node, text)
+    return found or (text if is_there(node, target) else None)
+
+
+def is_there(node: pending_xref, name: str) -> bool:
+    """Tell whether the class or module of a docstring has such a name, though that has no docstring itself."""
+    module = import_module(node.get("py:module") or "websock_gevent")
+    return any(hasattr(owner, name) for owner in (module, getattr(module, node.get("py:class") or "", None)))
 
 
 def setup(app: Sphinx) -> None:
