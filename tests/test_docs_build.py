@@ -94,6 +94,17 @@ def test_no_page_is_wider_than_a_phone(built: Path, browser: Program) -> None:
     assert not wide
 
 
+@pytest.mark.parametrize("pattern", ["attacks-*.rst", "soak-*.svg"])
+def test_the_newest_results_are_shown(pattern: str, built: Path) -> None:
+    newest = max(path.name for path in (ROOT / "benchmarks" / "results").glob(pattern))
+    text = (built / "benchmarks.html").read_text()
+    kind, _, rest = newest.partition("-")
+    shown = (
+        f"_images/{newest}" if newest.endswith(".svg") else f"{kind}.py</span></code> on {rest.removesuffix('.rst')}"
+    )
+    assert shown in text
+
+
 @pytest.mark.parametrize("options", [Options, Deflate, DrainSettings])
 def test_every_setting_is_explained(options: type, built: Path) -> None:
     text = (built / "reference" / "websock_gevent.html").read_text()
