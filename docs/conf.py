@@ -13,6 +13,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.highlighting import lexers
+from sphinx.util.inspect import TypeAliasForwardRef
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
@@ -33,8 +34,10 @@ autodoc_default_options = {"members": True, "member-order": "bysource", "show-in
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 autodoc_type_aliases = {
-    name: name for name in ("Close", "Control", "Message", "Messages", "Origins", "Reason", "Result", "Handler")
+    name: name for name in ("Close", "Control", "Handler", "Message", "Messages", "Origins", "Reason", "Result")
 }
+#: Where an alias is a part of another type, Sphinx shows its own object for it.
+TypeAliasForwardRef.__repr__ = lambda self: self.name  # type: ignore[method-assign]
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 

@@ -116,6 +116,12 @@ def test_doctests_are_run_by_sphinx() -> None:
     assert [page for page in PAGES if re.search(r"^ *>>> ", page.read_text(), re.MULTILINE)]
 
 
+def test_links_of_the_readme_lead_somewhere() -> None:
+    found = re.findall(r"<([^>`]+)>`_", (ROOT / "README.rst").read_text())
+    local = [link for link in found if "://" not in link]
+    assert len(local) > 10 and [link for link in local if not (ROOT / link).is_file()] == []
+
+
 # What is checked rather than run: it installs from the network, or is the test command itself.
 
 
