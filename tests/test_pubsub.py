@@ -20,6 +20,7 @@ from test_mailbox import Open, in_thread
 
 from websock_gevent import Mailbox, WebSock, current
 from websock_gevent.pubsub import OLDEST, PubSub
+from websock_gevent.signals import PubsubGap, pubsub_gap
 from websock_gevent.testing import Client
 
 Make = Callable[..., PubSub]
@@ -393,6 +394,26 @@ def test_a_gap_when_it_is_not_kept_any_more(make: Make, enter: Enter) -> None:
     assert page.wait_for(4) == [("gap", "lobby"), 3, 4, 5]
     assert other.wait_for(3) == [3, 4, 5]
     assert third.wait_for(1) == [("gap", "lobby")]
+
+
+def test_a_gap_is_told_by_a_signal(make: Make, enter: Enter) -> None:
+    pubsub = make(keep=1)
+    told: list[tuple[str, PubsubGap]] = []
+
+    def receive(sender: str, event: PubsubGap) -> None:
+        told.append((sender, event))
+        gevent.sleep(0)  # it holds nobody up, and no lock either
+
+    first = pubsub.broadcast("lobby", 1)
+    pubsub.broadcast("lobby", 2)
+    second = pubsub.broadcast("lobby", 3)
+    (page, _), (other, _) = enter(), enter()
+    pubsub_gap.connect(receive)
+    pubsub.subscribe("lobby", page.mailbox, since=first)
+    pubsub.subscribe("lobby", other.mailbox, since=second)
+    assert page.wait_for(2) == [("gap", "lobby"), 3]
+    pubsub_gap.disconnect(receive)
+    assert told == [("lobby", PubsubGap("lobby", 1))]
 
 
 @pytest.mark.parametrize("since", ["nonsense", "7-7", "", "1-1; drop", "99999999999999-1", "0-1", "-", "1" * 30 + "-1"])

@@ -35,6 +35,7 @@ from websock_gevent.pubsub import (
     Unsupported,
     client,
 )
+from websock_gevent.signals import PubsubGap, pubsub_gap
 
 #: Short times, so that a test of a failure need not wait for the usual ones.
 QUICK = {"timeout": 0.5, "watchdog": 0.3, "lifetime": 1.5}
@@ -117,6 +118,28 @@ def test_a_restart_that_forgets_is_a_gap(redis: RedisServer, make: Make) -> None
         published(other, "lobby", 2)
         assert page.wait_for(3) == [1, ("gap", "lobby"), 2]
         assert quiet.wait_for(1) == [("gap", "quiet")]
+
+
+def test_a_gap_of_many_subscribers_is_told_once(redis: RedisServer, make: Make) -> None:
+    pubsub, other, told = make(redis.url), make(redis.url), []
+
+    def receive(sender: str, event: PubsubGap) -> None:
+        told.append((sender, event))
+        raise RuntimeError("the receiver's own")
+
+    pubsub_gap.connect(receive)
+    with page_on(pubsub, "lobby") as page, page_on(pubsub, "lobby") as second, page_on(pubsub, "quiet") as quiet:
+        pubsub.broadcast("lobby", 1)
+        page.wait_for(1)
+        second.wait_for(1)
+        redis.kill()
+        redis.start()
+        published(other, "lobby", 2)
+        assert page.wait_for(3) == second.wait_for(3) == [1, ("gap", "lobby"), 2]
+        assert quiet.wait_for(1) == [("gap", "quiet")]
+        until(lambda: len(told) == 2)
+    pubsub_gap.disconnect(receive)
+    assert sorted(told) == [("lobby", PubsubGap("lobby", 2)), ("quiet", PubsubGap("quiet", 1))]
 
 
 def test_an_old_snapshot_is_a_gap(redis: RedisServer, make: Make) -> None:

@@ -119,6 +119,11 @@ class AttendedConnection(Connection):
         self._waiting = 0
 
     @property
+    def served(self) -> Any:
+        """Whose code runs: the function."""
+        return self.handler.function
+
+    @property
     def ended(self) -> bool:
         """Whether nothing can be sent any more, and nothing more comes than has come."""
         return self.inbox.reason is not None or self.phase is _CLOSED

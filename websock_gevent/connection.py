@@ -64,6 +64,8 @@ class Connection:
         waiter: Where it waits, and who is resumed there.
     """
 
+    mailbox_class: type[Mailbox] = Mailbox
+
     __slots__ = (
         "_broken",
         "_deadlines",
@@ -341,10 +343,15 @@ class Connection:
     # What others may ask for, from any greenlet and any thread.
 
     @property
+    def served(self) -> Any:
+        """Whose code runs: the handler, as given; from ``init`` on the instance, if it was a class."""
+        return self._handler
+
+    @property
     def mailbox(self) -> Mailbox:
         """This connection's mailbox, made when first asked for (by `current`, in the connection's own greenlet)."""
         if self._mailbox is None:
-            self._mailbox = Mailbox(self.websocket, self.waiter, self._options.max_mailbox, self._overflow)
+            self._mailbox = self.mailbox_class(self.websocket, self.waiter, self._options.max_mailbox, self._overflow)
             if self.phase >= _CLOSING:
                 self._mailbox.shut()
         return self._mailbox

@@ -203,6 +203,9 @@ class Deflater:
         data: bytes = self._compressor.compress(payload) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
         return data[:-4] or b"\x00"
 
+    def reuse(self, message: str | bytes, frames: list[bytes]) -> None:
+        """Take note that a message is sent as these frames, which another connection that is `shared` with has made."""
+
     def _deflate_alone(self, payload: bytes) -> bytes:
         """With a compressor that forgets what it has seen."""
         idle = _idle.setdefault(self._parameters, [])

@@ -23,6 +23,7 @@ import gevent
 from gevent import GreenletExit, Timeout
 from gevent.event import Event
 
+from .signals import DrainFinished, DrainStarted, drain_finished, drain_started, send
 from .websock import checked_close
 
 __all__ = ["Drainer", "DrainSettings", "configure_drain", "settings"]
@@ -191,12 +192,19 @@ class Drainer:
         self.draining = True
         if not self._begun:
             self._begun = True
-            self._say_goodbye(seconds)
-        while self._connections and monotonic() < self._ended_by + LAST_MOMENT:
-            gevent.sleep(INTERVAL / 2)
+            send(drain_started, self, DrainStarted(len(self), seconds))
+            count, cut = len(self), self._say_goodbye(seconds)
+            self._wait()
+            send(drain_finished, self, DrainFinished(count, monotonic() - now, cut))
+        self._wait()
         return len(self._connections)
 
-    def _say_goodbye(self, seconds: float) -> None:
+    def _wait(self) -> None:
+        while self._connections and monotonic() < self._ended_by + LAST_MOMENT:
+            gevent.sleep(INTERVAL / 2)
+
+    def _say_goodbye(self, seconds: float) -> int:
+        """Tell all connections, and cut off who has not ended in time. Return how many those were."""
         began, count = monotonic(), len(self._connections)
         if count:
             logger.info("draining: %d connections, %.1f seconds", count, seconds)
@@ -212,6 +220,7 @@ class Drainer:
             connection.cut()
         if left:
             logger.warning("draining: %d of %d connections cut off after %.1f s", len(left), count, monotonic() - began)
+        return len(left)
 
     def _batch(self, waiting: int) -> int:
         """How many are told now, so that all have been told in time."""

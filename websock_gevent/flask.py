@@ -17,6 +17,7 @@ from werkzeug.routing.exceptions import WebsocketMismatch
 
 from .errors import UpgradeRequired
 from .handshake import check_request, is_upgrade
+from .signals import UpgradeRefused, path_of, send, upgrade_refused
 
 __all__ = ["install", "websocket"]
 
@@ -51,7 +52,10 @@ def install(app: Flask) -> None:
 
 
 def _explain(error: WebsocketMismatch) -> ResponseReturnValue:
-    answer: ResponseReturnValue = current_app.handle_user_exception(_refusal())
+    refusal = _refusal()
+    refused = UpgradeRefused(refusal.code or 500, str(refusal.description), path_of(request.environ))
+    send(upgrade_refused, current_app._get_current_object(), refused)  # type: ignore[attr-defined]
+    answer: ResponseReturnValue = current_app.handle_user_exception(refusal)
     return answer
 
 

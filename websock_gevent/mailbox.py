@@ -350,4 +350,6 @@ def _encoded(messages: Messages, deflater: Deflater | None) -> list[bytes]:
     found = frames.get(way)
     if found is None:
         found = frames[way] = encode(messages, deflater)
+    elif deflater is not None:
+        deflater.reuse(messages, found)
     return found

@@ -20,14 +20,15 @@ from . import handshake, servers
 from .attended import AttendedConnection
 from .blocking import Blocking
 from .connection import Connection
-from .deflate import Deflate, Deflater, Inflater, negotiate
+from .deflate import Agreement, Deflate, Inflater, negotiate
 from .drainer import Drainer
 from .drainer import settings as drain_settings
 from .environ import pack
 from .hosts import drainer_of
 from .lives import Life
-from .messages import MessageReader
 from .options import Options
+from .signals import UpgradeRefused, path_of, send, upgrade_refused
+from .watched import parts_for
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ class UpgradeResponse(Response):
     def plan(self, handler: Any, state: Any, options: Options) -> None:
         """Note what is to run."""
         self._plan = handler, state, options
-        self._deflater: Deflater | None = None
-        self._inflater: Inflater | None = None
+        self._sender = handler.function if isinstance(handler, Blocking) else handler  # of signals
+        self._agreed: tuple[Agreement, Deflate] | None = None
         self._validated = False
         for name in ("Content-Type", "Content-Length"):
             self.headers.pop(name, None)
@@ -105,7 +106,7 @@ class UpgradeResponse(Response):
         try:
             self._check(environ, drainer_of())
         except exceptions.HTTPException as refusal:
-            _refuse_upgraded(environ, refusal)
+            self._refuse(environ, refusal)
             raise
         if not servers.is_upgraded(environ):
             options = self._plan[2]
@@ -118,7 +119,7 @@ class UpgradeResponse(Response):
         agreed = negotiate(offers, settings) if settings is not None else None
         if settings is not None and agreed is not None:
             self.headers["Sec-WebSocket-Extensions"], agreement = agreed
-            self._deflater, self._inflater = Deflater(agreement, settings), Inflater(agreement)
+            self._agreed = agreement, settings
 
     def _check(self, environ: WSGIEnvironment, drainer: Drainer) -> None:
         if not servers.is_stream(environ):
@@ -137,6 +138,12 @@ class UpgradeResponse(Response):
         else:
             return
         raise exceptions.ServiceUnavailable(text, retry_after=drain_settings().retry_after)
+
+    def _refuse(self, environ: WSGIEnvironment, refusal: exceptions.HTTPException) -> None:
+        """Tell whoever has to know; the answer itself is the caller's."""
+        _refuse_upgraded(environ, refusal)
+        refused = UpgradeRefused(refusal.code or 500, str(refusal.description), path_of(environ))
+        send(upgrade_refused, self._sender, refused)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Tell the server of a 101, for its log and for middlewares, and take its socket."""
@@ -157,7 +164,7 @@ class UpgradeResponse(Response):
         try:
             self._refuse_without_room(drainer)
         except exceptions.HTTPException as refusal:
-            _refuse_upgraded(environ, refusal)
+            self._refuse(environ, refusal)
             raise
         start_response(_STATUS, self.headers.to_wsgi_list())
         return Life(self, environ, servers.take_over(environ, start_response), drainer)
@@ -167,25 +174,26 @@ class UpgradeResponse(Response):
         handler, state, options = self._plan
         attended = isinstance(handler, Blocking)
         kept = _keep(hand_over) if options.idle == "parked" and not attended else None
+        parts, agreed = parts_for(self._sender), self._agreed
         websocket = WebSocket(
             kept or hand_over.socket,
             environ if kept is None else pack(environ),
-            MessageReader(
+            parts.reader(
                 options.max_frame_size,
                 options.max_message_size,
                 options.validate_utf8,
-                self._inflater,
+                Inflater(agreed[0]) if agreed is not None else None,
             ),
             subprotocol=self.headers.get("Sec-WebSocket-Protocol"),
             unread=hand_over.unread,
             send_timeout=options.send_timeout,
-            deflater=self._deflater,
+            deflater=parts.deflater(*agreed) if agreed is not None else None,
         )
         if not hand_over.upgraded:
             websocket.out.append(self._head())
             websocket.flush()
         made = AttendedConnection if attended else Connection
-        return made(websocket, handler, state, options), kept is not None
+        return parts.connection(made, websocket, handler, state, options), kept is not None
 
     def _head(self) -> bytes:
         """The same bytes on every server: HTTP/1.1, one ``Connection``, nothing about a body (RFC 6455 §4.2.2)."""

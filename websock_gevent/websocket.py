@@ -14,6 +14,7 @@ import logging
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from fcntl import ioctl
 from termios import TIOCOUTQ
@@ -150,6 +151,10 @@ class WebSocket(GeventWebSocket):
         """Return the socket's file descriptor."""
         number: int = self._socket.fileno()
         return number
+
+    def tap(self, tap: Callable[[Any], Any]) -> None:
+        """Have the socket's ``recv`` and ``send`` replaced by those of an object that is made of it."""
+        self._raw = tap(self._raw)
 
     # The parts that never block.
 

@@ -13,6 +13,7 @@ from typing import Any
 from .. import addresses
 from ..locks import new_lock
 from ..mailbox import Mailbox
+from ..signals import PubsubGap, pubsub_gap, send
 from .entries import Entry, Position, Replay, gap
 
 __all__ = ["Registry", "Subscription", "Topic"]
@@ -40,44 +41,49 @@ class Subscription:
         self._replayed: Position | None = None  # up to where, as long as entries before that may still come live
         self._lock = new_lock() if waiting else None
 
-    def take(self, entry: Entry) -> None:
-        """Deliver an entry that comes live."""
+    def take(self, entry: Entry) -> bool:
+        """Deliver an entry that comes live. Return whether the mailbox was told of a gap."""
         if self._lock is not None:
             with self._lock:
                 if self._waiting is not None:
                     self._waiting.append(entry)
-                    return
-        self._put_once(entry)
+                    return False
+        return self._put_once(entry)
 
     def settle(self, replay: Replay) -> None:
         """Deliver what was missed, then what has come meanwhile, none of it twice; from now on, live."""
         assert self._lock is not None
+        gaps = []
         with self._lock:  # nothing in here switches or blocks: a mailbox only takes
             for entry in replay.entries:
-                self._put(entry)
+                gaps += [entry.topic] * self._put(entry)
             self._replayed = replay.end
             for entry in self._waiting or ():
-                self._put_once(entry)
+                gaps += [entry.topic] * self._put_once(entry)
             self._waiting = None
+        for topic in gaps:
+            send(pubsub_gap, topic, PubsubGap(topic, 1))
 
-    def _put_once(self, entry: Entry) -> None:
+    def _put_once(self, entry: Entry) -> bool:
         if self._replayed is not None:
             if entry.kind != "gap" and entry.position <= self._replayed:
-                return
+                return False
             self._replayed = None
-        self._put(entry)
+        return self._put(entry)
 
-    def _put(self, entry: Entry) -> None:
+    def _put(self, entry: Entry) -> bool:
         if entry.sender and addresses.find(entry.sender) is self.mailbox:
-            return
+            return False
         try:
             if self.push and (self.ids or entry.kind == "message"):
                 self.mailbox.push(entry.push(self.ids))
             else:
                 self.mailbox.send(entry.info(self.ids))
+            return entry.kind == "gap"
         except (TypeError, ValueError):
             logger.warning("PubSub: what was published on %r is not ours; it is told as a gap", entry.topic)
             self.mailbox.send(gap(entry.topic).info(self.ids))
+            return True
 
 
 class Topic:
@@ -97,8 +103,12 @@ class Topic:
 
     def deliver(self, entry: Entry) -> None:
         """Give an entry to everybody. Who comes or goes meanwhile may or may not get it."""
+        told = 0
         for subscription in tuple(self.subscriptions.values()):
-            subscription.take(entry)
+            if subscription.take(entry):
+                told += 1
+        if told:
+            send(pubsub_gap, self.name, PubsubGap(self.name, told))
 
 
 class Registry:
