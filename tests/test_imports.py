@@ -53,7 +53,7 @@ ALLOWED = {
     "legacy/__init__": "blocking legacy/middleware legacy/sock legacy/sockets legacy/websocket",
     "contrib/__init__": "",
     "contrib/prometheus": "frames signals",
-    "contrib/opentelemetry": "signals websocket",
+    "contrib/opentelemetry": "signals websock websocket",
     "pubsub/errors": "",
     "pubsub/entries": "",
     "pubsub/registry": "addresses locks mailbox pubsub/entries signals",
