@@ -74,6 +74,7 @@ ACCOUNT = {
     "docs/proxies.rst: nginx": "test_proxies.py::test_a_proxy_as_documented_is_all_it_takes",
     "docs/proxies.rst: haproxy": "test_proxies.py::test_a_proxy_as_documented_is_all_it_takes",
     "docs/security.rst: python": "test_docs_security.py::Samples",
+    "docs/telemetry.rst: python": "test_docs_telemetry.py::serving",
     "docs/benchmarks.rst: text": f"{HERE}::test_what_made_the_figures_is_there",
 }
 EVERY = [found for page in PAGES for found in blocks_of(page)]

@@ -113,5 +113,5 @@ def _report(connection: Connection, name: str, stack: StackSummary, seconds: flo
     if shown in _reported:
         return
     _reported.add(shown)
-    text = "%s: %s has not given way for %g s; every other connection of this worker waits for it\n%s"
-    logger.warning(text, connection.websocket.peer, shown, seconds, "".join(stack.format()).rstrip())
+    text = "%s: %s has not given way for %g s; every other connection of this worker waits for it%s"
+    logger.warning(text, connection.websocket.peer, shown, seconds, ("\n" + "".join(stack.format())).rstrip())
