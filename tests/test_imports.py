@@ -76,6 +76,16 @@ ALLOWED = {
     "pubsub/pubsub": "addresses locks mailbox pubsub/backend pubsub/embedded pubsub/entries pubsub/monitors "
     "pubsub/presence pubsub/redis_backend pubsub/registry",
     "pubsub/__init__": "pubsub/entries pubsub/errors pubsub/pubsub",
+    "doctor/__init__": "",
+    "doctor/findings": "",
+    "doctor/environment": "doctor/findings",
+    "doctor/settings": "doctor/environment doctor/findings drainer options",
+    "doctor/patching": "doctor/findings",
+    "doctor/application": "doctor/environment doctor/findings options",
+    "doctor/redis": "doctor/findings pubsub/embedded pubsub/errors pubsub/pubsub",
+    "doctor/probe": "doctor/application doctor/findings doctor/patching doctor/redis doctor/settings pubsub/pubsub",
+    "doctor/command": "doctor/environment doctor/findings doctor/probe",
+    "__main__": "doctor/command",
 }
 
 
@@ -87,7 +97,7 @@ def imported(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
     return {
-        name_of(path.parents[node.level - 1] / f"{node.module or alias.name}.py")
+        name_of(path.parents[node.level - 1] / f"{(node.module or alias.name).replace('.', '/')}.py")
         for node in nodes
         for alias in node.names
     }
