@@ -25,9 +25,8 @@ class Finding(NamedTuple):
     advice: str = ""
 
     def __str__(self) -> str:
-        """As one line, whatever the texts are."""
-        line = f"{self.level:8} {self.subject}: {self.seen}{' -> ' if self.advice else ''}{self.advice}"
-        return " ".join(line.splitlines())
+        """As one line."""
+        return f"{self.level:8} {self.subject}: {self.seen}{' -> ' if self.advice else ''}{self.advice}"
 
 
 def ok(subject: str, seen: str) -> Finding:

@@ -1,8 +1,8 @@
 """What was imported before gevent patched the process, and keeps what blocks; what was started before gunicorn forks.
 
 gevent patches modules in place, so whoever imported one early is served all the same. Who took something *out of* it
-(``from time import sleep``, a queue class as a default) keeps the original, which stops the whole worker when it
-waits. These are found by looking for the originals in the modules that were imported.
+(``from time import sleep``, a class derived from ``ssl.SSLSocket``) keeps the original, which stops the whole worker
+when it waits. These are found by looking for the originals in the modules that were imported.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -28,7 +28,6 @@ _WAITING = (
     "queue.SimpleQueue",
     "select.",
     "selectors.",
-    "socket.Socket",
     "socket.get",
     "socket.socket",
     "ssl.SSL",
@@ -51,18 +50,17 @@ def patch() -> None:
         monkey.patch_all()
 
 
-def kept_originals(before: Collection[str], where: str) -> Iterator[Finding]:
+def kept_originals(where: str) -> Iterator[Finding]:
     """Look for what escaped the patching.
 
     Args:
-        before: Names of modules that are not the application's doing.
         where: Where the first line is to stand.
     """
     originals = dict(_originals())
     kept: dict[str, list[str]] = {}
     for name, module in sorted(sys.modules.items()):
         package = name.partition(".")[0]
-        if name not in before and package not in sys.stdlib_module_names and package not in ("gevent", "gunicorn"):
+        if package not in sys.stdlib_module_names and package not in ("gevent", "gunicorn"):
             kept.setdefault(package, []).extend(_kept(module, originals))
     for package, names in kept.items():
         if names:
@@ -77,8 +75,7 @@ def kept_originals(before: Collection[str], where: str) -> Iterator[Finding]:
 def _originals() -> Iterator[tuple[int, str]]:
     for module, names in monkey.saved.items():  # type: ignore[attr-defined]
         for name, value in names.items():
-            is_replaced = getattr(sys.modules.get(module), name, value) is not value
-            if f"{module}.{name}".startswith(_WAITING) and callable(value) and is_replaced:
+            if f"{module}.{name}".startswith(_WAITING):
                 yield id(value), f"{module}.{name}"
 
 
@@ -113,5 +110,5 @@ def started(before: dict[str, set[Any]]) -> Iterator[Finding]:
         count = len(now - before[kind])
         if count:
             does = "is shared by all workers" if kind == "socket" else "does not run in any worker"
-            seen = f"{count} {kind}{'s' if count > 1 else ''} from before the fork, which {does}"
+            seen = f"{kind}s from before the fork, {count} of them: each {does}"
             yield warning("preload_app", seen, "start it when it is used first, or in gunicorn's post_fork")

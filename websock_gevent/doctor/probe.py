@@ -39,7 +39,6 @@ class Questions(NamedTuple):
 
 def answer(questions: Questions) -> Iterator[Finding]:
     """Look at everything."""
-    before = set(sys.modules)
     cfg = None
     try:
         if questions.gunicorn is not None:
@@ -54,7 +53,7 @@ def answer(questions: Questions) -> Iterator[Finding]:
         return
     app = None
     try:
-        app, found = _load(questions.uri, cfg, before)
+        app, found = _load(questions.uri, cfg)
     except application.Broken as error:
         yield problem("application", f"{questions.uri} cannot be loaded: {error}", "correct it; gunicorn fails alike")
     if cfg is not None:
@@ -67,7 +66,7 @@ def answer(questions: Questions) -> Iterator[Finding]:
         yield from redis.ask_address(questions.redis)
 
 
-def _load(uri: str, cfg: Any, before: set[str]) -> tuple[Any, list[Finding]]:
+def _load(uri: str, cfg: Any) -> tuple[Any, list[Finding]]:
     """Load the application; return it, and what is to be said about how that went."""
     patches = cfg is not None and _patches(cfg)
     if patches and not cfg.preload_app:
@@ -81,7 +80,7 @@ def _load(uri: str, cfg: Any, before: set[str]) -> tuple[Any, list[Finding]]:
             found.append(warning("preload_app", "the application is loaded before the worker patches", advice))
         patching.patch()
     if patching.is_patched():
-        found += patching.kept_originals(before, "of gunicorn.conf.py" if patches else "of the application")
+        found += patching.kept_originals("of gunicorn.conf.py" if patches else "of the application")
     elif cfg is None:
         seen = "missing: a callback that waits (database, sleep, requests) holds up everybody"
         found.append(warning("monkey patching", seen, f"{patching.FIRST_LINE} of the application"))

@@ -44,6 +44,6 @@ def ask(name: str, pubsub: Any, workers: int) -> Iterator[Finding]:
     try:
         pubsub.list(_TOPIC)
     except PubSubError as error:
-        yield problem(subject, str(error), _ADVICE)
+        yield problem(subject, described(error), _ADVICE)
     else:
         yield ok(subject, "Redis answers, and is new enough")

@@ -90,9 +90,8 @@ def judge(cfg: Any, connections: int) -> Iterator[Finding]:
 def _worker_class(cfg: Any) -> Any:
     from gunicorn.util import load_class
 
-    name = cfg.settings["worker_class"].get()
     try:
-        return load_class("gthread" if cfg.worker_class_str == "gthread" else name)
+        return load_class(cfg.settings["worker_class"].get())
     except Exception as error:
         last = str(error).strip(" \n]").splitlines()[-1]
         raise RuntimeError(f"{cfg.worker_class_str} cannot be loaded: {last}") from error
