@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test docs table check format parked parked-fast autobahn autobahn-fast autobahn-servers fuzz soak bench bench-fast chaos clean
+.PHONY: test docs table check format parked parked-fast autobahn autobahn-fast autobahn-servers fuzz versions soak bench bench-fast chaos clean
 
 test: check           # everything that the gate runs
 	tests/setup && $(BIN)/pytest && $(MAKE) parked-fast autobahn-fast
@@ -17,6 +17,9 @@ parked-fast: .venv/ready # the contract, with parked connections
 
 CONTRACT = $(addprefix tests/test_,$(addsuffix .py,connection deflate drain endings flask handshake machine mailbox \
     testing upgrade waiter websocket))
+
+versions: .venv/ready # the contract and every server, on each python3.X at hand; some fifteen minutes
+	tests/setup && $(BIN)/python tests/versions.py $(CONTRACT) tests/test_servers.py
 
 parked: .venv/ready   # all tests, with parked connections; ten minutes
 	TEST_IDLE=parked $(BIN)/pytest
