@@ -24,6 +24,7 @@ from time import monotonic
 from typing import NamedTuple
 from urllib.parse import quote
 
+import gunicorn.config as gunicorn_config
 import trustme
 
 __all__ = [
@@ -359,7 +360,7 @@ def gunicorn(
     first = [gunicorn_target(version)] if version else []
     options = ["-k", worker, "--bind", bind, "--access-logfile", "-", "--access-logformat", ACCESS_FORMAT]
     options += ["--graceful-timeout", "5"]
-    if not version:
+    if not version and hasattr(gunicorn_config, "ControlSocketDisable"):
         options.append("--no-control-socket")
     command = [sys.executable, "-m", "gunicorn", *options, *args, app]
     with _running(Server(command, env=_environment(*first, **(env or {})))) as server:

@@ -41,6 +41,8 @@ def client(server: Server, path: str) -> ClientConnection:
     """An ordinary client."""
     url = server.url(path, "ws")
     options = {"compression": None, "max_size": None, "open_timeout": DEADLINE, "close_timeout": DEADLINE}
+    if server.unix:
+        options["unix"] = True  # else versions up to 16 set an option of TCP on the socket
     return connect(url, sock=server.socket(encrypted=False), ssl=for_two_threads(server.tls), **options)
 
 
