@@ -1,8 +1,8 @@
 """What a callback may return, and what becomes of it: frames, state, close code, and the reason for ``terminate``.
 
 Held here: each form of a result with each form of messages; the table from stop reason to close code and terminate
-reason; that everything else is refused by an error that shows the value and what is accepted; that a type checker sees
-a misspelt tag; what `WebSock` does for callbacks that are not written.
+reason; that everything else is refused by an error that shows the value and what is accepted; what `WebSock` does for
+callbacks that are not written. What a type checker sees of all this is in `test_misuse`.
 
 Frames are read by ``websockets``, not by the library.
 """
@@ -10,13 +10,8 @@ Frames are read by ``websockets``, not by the library.
 from __future__ import annotations
 
 import array
-import importlib.util
 import logging
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -377,134 +372,6 @@ def test_mail_for_nobody_is_not_logged_at_full_length(caplog: pytest.LogCaptureF
     with caplog.at_level(logging.WARNING, "websock_gevent"):
         Silent().handle_info("x" * 100_000, 7)
     assert len(caplog.records[0].getMessage()) < 500
-
-
-# What a type checker finds. Lines that end in "# refused" must be, no other.
-
-TYPED = """
-from typing import Any, Literal
-from websock_gevent import Control, Message, Reason, Result, WebSock
-from websock_gevent.websock import Handler
-
-class Chat(WebSock[dict[str, int]]):
-    def init(self, state: dict[str, int]) -> Result[dict[str, int]]:
-        return "push", "welcome", state
-
-    def handle_in(self, message: str | bytes, state: dict[str, int]) -> Result[dict[str, int]]:
-        replies: list[Message] = ["a", b"b", ("ping", b"c"), bytearray(b"d")]
-        texts: list[str] = ["a"]
-        if message == "a":
-            return "push", replies, state
-        if message == "b":
-            return "push", ["a", "b"], state
-        if message == "c":
-            return "push", texts, state
-        if message == "d":
-            return "push", [message], state
-        if message == b"e":
-            return "push", [], state
-        if state:
-            return "push", [message], state
-        if message:
-            return "reply", "ok", ("text", "x"), state
-        return "ok", state
-
-    def handle_control(self, frame: Control, state: dict[str, int]) -> Result[dict[str, int]]:
-        if frame[0] == "pong":
-            return "stop", "normal", state
-        if frame[1] == b"x":
-            return "stop", ("shutdown", "restart"), 1012, state
-        return "stop", "odd", (4000, "text"), [("pong", b"")], state
-
-    def handle_info(self, message: Any, state: dict[str, int]) -> Result[dict[str, int]]:
-        return "stop", "odd", (4000, None), state
-
-    def terminate(self, reason: Reason, state: dict[str, int]) -> None:
-        if reason == "timeout" or isinstance(reason, tuple) and reason[0] == "error":
-            print(state["x"])
-
-class Plain:
-    def init(self, state: int) -> Result[int]:
-        return "ok", state + 1
-
-    def handle_in(self, message: str | bytes, state: int) -> tuple[Literal["ok"], int]:
-        return "ok", state
-
-    def handle_info(self, message: str, state: int) -> tuple[Literal["push"], str, int]:
-        return "push", message, state
-
-good: list[Handler[int]] = [Plain()]
-also: Handler[dict[str, int]] = Chat()
-
-class Misspelt(WebSock[int]):
-    def init(self, state: int) -> Result[int]:
-        return "okay", state  # refused
-
-    def handle_in(self, message: str | bytes, state: int) -> Result[int]:
-        if message == "a":
-            return "psuh", message, state  # refused
-        if message == "b":
-            return "push", ("txt", "x"), state  # refused
-        if message == "c":
-            return "push", ("text", b"x"), state  # refused
-        if message == "d":
-            return "push", 7, state  # refused
-        if message == "e":
-            return "push", ["a", ("txt", "x")], state  # refused
-        return "ok", "no int"  # refused
-
-    def handle_info(self, message: Any, state: int) -> Result[int]:
-        if message:
-            return "ok", state, "more"  # refused
-        if state:
-            return "stop", "normal", "1000", state  # refused
-        return None  # refused
-
-    def terminate(self, reason: Reason, state: int) -> None:
-        if reason == "timedout":  # refused
-            pass
-
-class Lacking:
-    def init(self, state: int) -> Result[int]:
-        return "ok", state
-
-lacking: Handler[int] = Lacking()  # refused
-
-class Tagged:
-    def init(self, state: int) -> Result[int]:
-        return "ok", state
-
-    def handle_in(self, message: str | bytes, state: int) -> tuple[Literal["okay"], int]:
-        return "okay", state
-
-    def handle_info(self, message: str, state: int) -> Result[int]:
-        return "ok", state
-
-tagged: Handler[int] = Tagged()  # refused
-"""
-
-
-@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
-def test_a_type_checker_finds_misspelt_tags(tmp_path: Path) -> None:
-    root = Path(__file__).parents[1]
-    (tmp_path / "typed.py").write_text(TYPED)
-    (tmp_path / "mypy.ini").write_text("[mypy]\nstrict = true\nfollow_imports = silent\n")
-    command = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--config-file",
-        "mypy.ini",
-        "--cache-dir",
-        str(tmp_path / "cache"),
-        "typed.py",
-    ]
-    environment = {**os.environ, "MYPYPATH": os.pathsep.join((str(root), str(root / "typings")))}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    found = {int(line) for line in re.findall(r"^typed\.py:(\d+): error", done.stdout, re.MULTILINE)}
-    marked = {number for number, line in enumerate(TYPED.splitlines(), 1) if line.endswith("# refused")}
-    assert found == marked, done.stdout
 
 
 @pytest.mark.parametrize("long", ["x" * (1 << 18), bytes(1 << 18)], ids=["text", "binary"])
