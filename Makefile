@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test docs table check format parked parked-fast autobahn autobahn-fast autobahn-servers fuzz versions soak bench bench-fast chaos clean
+.PHONY: test docs table check format parked parked-fast autobahn autobahn-fast autobahn-servers fuzz versions package soak bench bench-fast chaos clean
 
 test: check           # everything that the gate runs
 	tests/setup && $(BIN)/pytest && $(MAKE) parked-fast autobahn-fast
@@ -20,6 +20,9 @@ CONTRACT = $(addprefix tests/test_,$(addsuffix .py,connection deflate drain endi
 
 versions: .venv/ready # the contract and every server, on each python3.X at hand; some fifteen minutes
 	tests/setup && $(BIN)/python tests/versions.py $(CONTRACT) tests/test_servers.py
+
+package: .venv/ready  # sdist and wheel: built, looked into, installed, served; a minute
+	$(BIN)/pip install -q build twine && $(BIN)/python tests/package.py
 
 parked: .venv/ready   # all tests, with parked connections; ten minutes
 	TEST_IDLE=parked $(BIN)/pytest
