@@ -29,6 +29,7 @@ import trustme
 
 __all__ = [
     "DEADLINE",
+    "HAS_HTTP_2",
     "NODE",
     "OLDEST_GUNICORN",
     "Answer",
@@ -48,6 +49,8 @@ __all__ = [
 DEADLINE = float(os.environ.get("TEST_DEADLINE", "30"))
 #: The oldest gunicorn that is supported; it runs beside the installed one.
 OLDEST_GUNICORN = "23.0.0"
+#: What the installed gunicorn has; the oldest has neither.
+HAS_HTTP_2, HAS_CONTROL_SOCKET = (hasattr(gunicorn_config, name) for name in ("HTTPProtocols", "ControlSocketDisable"))
 ROOT = Path(__file__).resolve().parent.parent
 APPS = ROOT / "tests" / "apps"
 NODE = ROOT / "tests" / "node"
@@ -360,7 +363,7 @@ def gunicorn(
     first = [gunicorn_target(version)] if version else []
     options = ["-k", worker, "--bind", bind, "--access-logfile", "-", "--access-logformat", ACCESS_FORMAT]
     options += ["--graceful-timeout", "5"]
-    if not version and hasattr(gunicorn_config, "ControlSocketDisable"):
+    if not version and HAS_CONTROL_SOCKET:
         options.append("--no-control-socket")
     command = [sys.executable, "-m", "gunicorn", *options, *args, app]
     with _running(Server(command, env=_environment(*first, **(env or {})))) as server:
@@ -390,6 +393,7 @@ def flask_run(
     command += [arg for arg in args if arg not in before]
     with _running(Server(command, env=_environment(path, **(env or {})))) as server:
         server.listening()
+        server.wait_for_log("Debugger PIN" if before else "Press CTRL")  # the last that it says by itself
         yield server
 
 

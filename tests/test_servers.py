@@ -19,7 +19,17 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
 from kinds import Kind
 from raw import Raw, diary, masked, new_key, unmasked
-from serving import DEADLINE, OLDEST_GUNICORN, Answer, Server, certificate, flask_run, for_two_threads, gunicorn
+from serving import (
+    DEADLINE,
+    HAS_HTTP_2,
+    OLDEST_GUNICORN,
+    Answer,
+    Server,
+    certificate,
+    flask_run,
+    for_two_threads,
+    gunicorn,
+)
 from websockets.frames import Opcode
 from websockets.sync.client import ClientConnection, connect
 
@@ -247,8 +257,9 @@ def test_a_middleware_changes_nothing(server: Server, prefix: str) -> None:
         websocket.send("hello")
         assert websocket.recv(DEADLINE) == "hello"
         websocket.close(4001, "bye")
-        assert (websocket.close_code, websocket.close_reason) == (4001, "")
-        assert websocket.protocol.close_rcvd is not None  # not made up by the client
+        if server.tls is None:  # there, this client up to version 16 gives up reading as soon as it closes
+            assert (websocket.protocol.close_code, websocket.protocol.close_reason) == (4001, "")
+            assert websocket.protocol.close_rcvd is not None  # not made up by the client
     assert remarks(server.settle(since)) == []
 
 
@@ -518,6 +529,7 @@ def test_werkzeug_without_threads_is_refused() -> None:
     assert "--without-threads" in answer.body.decode()
 
 
+@pytest.mark.skipif(not HAS_HTTP_2, reason="this gunicorn has no HTTP/2")
 def test_a_stream_of_http_2_is_refused(tmp_path: Path) -> None:
     made = certificate(tmp_path)
     options = ["--certfile", str(made.path), "--keyfile", str(made.path), "--http-protocols", "h2,h1"]

@@ -15,7 +15,7 @@ from contextvars import ContextVar, Token
 from queue import Empty
 from typing import Any, Protocol, TypeVar
 
-from gevent.queue import SimpleQueue
+from gevent.queue import Queue, SimpleQueue
 
 from . import addresses
 from .deflate import Deflater
@@ -28,6 +28,8 @@ __all__ = ["Mailbox", "Timer", "current", "enter", "leave"]
 logger = logging.getLogger("websock_gevent")
 
 T = TypeVar("T")
+#: gevent's small one. Up to 24.11 that is called Queue, and SimpleQueue is the standard library's, without a length.
+_Queue: Any = SimpleQueue if issubclass(Queue, SimpleQueue) else Queue
 
 
 class HasMailbox(Protocol):
@@ -97,7 +99,7 @@ class Mailbox:
         self._waiter: Waiter | None = waiter
         self._limit = limit
         self._overflow = overflow
-        self._queue: SimpleQueue[Any] = SimpleQueue()
+        self._queue: Any = _Queue()
         self._shut = False
         self._reason: Reason | None = None
         self._monitors: list[Mailbox] = []
