@@ -1,7 +1,8 @@
 """Every text that the package can raise, refuse with or log, read from its source.
 
 A text is a string, or an f-string whose fields stand as ``…``, that an exception or a logger is called with, directly
-or by way of a variable, a constant, a returned value or one of the package's own functions named in `CARRIERS`.
+or by way of a variable, a constant, a returned value or one of the package's own functions named in `CARRIERS`. The
+doctor is left out: its lines say themselves what to do.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Text(NamedTuple):
 def collect(package: Path) -> list[Text]:
     """All texts of a package, each once."""
     found: dict[str, Text] = {}
-    for path in sorted(package.rglob("*.py")):
+    for path in _sources(package):
         module = _Module(path, package)
         for node in ast.walk(module.tree):
             for text in module.texts(node):
@@ -51,10 +52,14 @@ def collect(package: Path) -> list[Text]:
     return list(found.values())
 
 
+def _sources(package: Path) -> list[Path]:
+    return sorted(path for path in package.rglob("*.py") if "doctor" not in path.relative_to(package).parts)
+
+
 def unread(package: Path) -> list[str]:
     """Places where something is raised or logged, and no text was found: this module does not understand them."""
     places = []
-    for path in sorted(package.rglob("*.py")):
+    for path in _sources(package):
         module = _Module(path, package)
         for node in ast.walk(module.tree):
             call = node.exc if isinstance(node, ast.Raise) else node

@@ -41,6 +41,8 @@ ACCOUNT = {
     "auth-session": f"{HOWTO}::test_who_is_logged_in_is_let_in",
     "auth-flask-login": f"{HOWTO}::test_who_is_logged_in_is_let_in",
     "auth-token": f"{HOWTO}::test_a_token_in_a_header_or_a_ticket_lets_in",
+    "checking-run": "test_doctor.py::test_the_page_is_true",
+    "checking-says": "test_doctor.py::test_the_page_is_true",
     "compression-deflate": f"{HOWTO}::test_deflate_has_knobs",
     "database-app": f"{HOWTO}::test_a_session_lives_for_one_callback",
     "deployment-gunicorn": f"{DEPLOYMENT}::test_gunicorn_takes_its_configuration",

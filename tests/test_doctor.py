@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from blocks import block
 from redis_servers import RedisServer, redis_server
 from serving import DEADLINE, free_port, gunicorn_target
 
@@ -586,3 +588,12 @@ def test_an_address_that_is_none_and_a_package_that_is_missing(patient: Patient)
     patient.environment("redis")
     level, seen, advice = patient.report("--redis", "redis://127.0.0.1").line("Redis")
     assert level == "problem" and "redis" in seen and "websock-gevent[redis]" in advice
+
+
+def test_the_page_is_true(patient: Patient) -> None:
+    python, dash_m, module, doctor, *arguments = shlex.split(block("checking-run").text)
+    assert (python, dash_m, module, doctor) == ("python", "-m", "websock_gevent", "doctor")
+    patient.write("gunicorn.conf.py", "")
+    assert patient.run(*arguments).returncode == 0
+    done = patient.run("app:app")
+    assert done.returncode == 1 and block("checking-says").text.strip() in done.stdout.splitlines()

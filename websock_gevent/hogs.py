@@ -1,7 +1,7 @@
 """Callbacks that do not give way: who computes for half a second stops every other connection of the worker.
 
 A function in the blocking style is such a callback, too. Owns the report. The watching is gevent's own
-(`gevent.config.monitor_thread`): a thread that notices when a hub has not switched for a while. Refuses to know
+(``gevent.config.monitor_thread``): a thread that notices when a hub has not switched for a while. Refuses to know
 anything that a connection would have to note for it: what runs is read off the stack of the thread that is stuck, so it
 costs nothing until that happens.
 

@@ -1,31 +1,30 @@
 """Telemetry: what happens to connections, told to whoever listens. The signals are blinker's, as Flask's are.
 
 Owns the signals, what each carries, and the rule that a receiver cannot do harm: what it raises is logged, and changes
-nothing. Refuses to know how anything is counted (`metering`, `watched`). Names follow Bandit's telemetry, where it has
-any. A receiver is called with the sender and one frozen object::
+nothing. Refuses to know how anything is counted (``metering``, ``watched``). Names follow Bandit's telemetry, where it
+has any. A receiver is called with the sender and one frozen object::
 
     @connection_stopped.connect
     def note(handler, event):
         print(event.path, event.duration, event.recv.text.count)
 
-============================  =====================  ===============================================================
-signal, and what it carries   sender                 sent
-============================  =====================  ===============================================================
-``connection_started``        the handler, as given  when the 101 has left, before ``init``, in the connection's
-`ConnectionStarted`           to ``upgrade``         greenlet
-``connection_stopped``        the same               once for each that was started, when nothing is left to do, in
-`ConnectionStopped`                                  the connection's greenlet
-``upgrade_refused``           the same; the Flask    where the library refuses a request, in that one's greenlet
-`UpgradeRefused`              application, if no
-                              view was asked
-``drain_started``             the `Drainer`, one for before the first goodbye, in the greenlet that says it, which
-`DrainStarted`                each server of a       waits for the receiver
-                              process
-``drain_finished``            the same               when all connections have ended, or were cut off
-`DrainFinished`
-``pubsub_gap``                the topic's name       once in a process that has missed something; over Redis in the
-`PubsubGap`                                          thread that listens: must not block
-============================  =====================  ===============================================================
+``connection_started`` carries `ConnectionStarted`, sent by the handler, as given to ``upgrade``
+    when the 101 has left, before ``init``, in the connection's greenlet
+
+``connection_stopped`` carries `ConnectionStopped`, sent by the same
+    once for each that was started, when nothing is left to do, in the connection's greenlet
+
+``upgrade_refused`` carries `UpgradeRefused`, sent by the same, or by the Flask application if no view was asked
+    where the library refuses a request, in that one's greenlet
+
+``drain_started`` carries `DrainStarted`, sent by the drainer, one for each server of a process
+    before the first goodbye, in the greenlet that says it, which waits for the receiver
+
+``drain_finished`` carries `DrainFinished`, sent by the same
+    when all connections have ended, or were cut off
+
+``pubsub_gap`` carries `PubsubGap`, sent by the topic's name
+    once in a process that has missed something; over Redis in the thread that listens: must not block
 
 Receivers of the first two may block, as callbacks may: only their own connection waits. Whether a connection has any is
 asked once, when it is opened; one that has none pays nothing. Receivers are held weakly, unless connected with
