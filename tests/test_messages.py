@@ -259,6 +259,7 @@ ORDER = [
 LENGTHS = [
     Violation("0 in 16 bits", header(0x82, 0xFE, b"\x00\x00"), 4, "§5.2"),
     Violation("125 in 16 bits", header(0x81, 0xFE, b"\x00\x7d"), 4, "§5.2"),
+    Violation("125 in 16 bits, and all of them", client_frame(TEXT, b"x" * 125, length=b"\x7e\x00\x7d"), 4, "§5.2"),
     Violation("125 in 16 bits, in a continuation", OPEN + header(0x80, 0xFE, b"\x00\x7d"), 11, "§5.2"),
     Violation("5 in 64 bits", header(0x82, 0xFF, (5).to_bytes(8, "big")), 10, "§5.2"),
     Violation("126 in 64 bits", header(0x82, 0xFF, (126).to_bytes(8, "big")), 10, "§5.2"),

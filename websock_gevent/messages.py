@@ -76,7 +76,7 @@ class MessageReader:
     ) -> None:
         self._max_frame = max_frame_size
         self._max_message = max_message_size
-        self._short = min(MAX_CONTROL, max_frame_size, max_message_size)
+        self._short = min(0xFFFF, max_frame_size, max_message_size)
         self.errors = "strict" if validate_utf8 else "surrogateescape"
         self.unread = b""
         self._pos = 0
@@ -117,14 +117,17 @@ class MessageReader:
                 return self._next_item()
             self.unread, self._pos = b"", 0  # an idle connection does not hold what it received last
             return None
-        if available >= 6 and not self._opcode:
-            # Most frames are this: a whole short message. One look instead of the general case below.
-            first, size = data[pos], data[pos + 1] - 128
-            if (first == 0x81 or first == 0x82) and 0 <= size <= self._short and size + 6 <= available:
-                start = pos + 6
-                end = start + size
-                payload = apply_mask(data[start:end], data[pos + 2 : start])
-                if size + 6 < available:
+        if available >= 8 and not self._opcode:
+            # Most frames are this: a whole message, not a long one. One look instead of the general case below.
+            first, second = data[pos], data[pos + 1]
+            if second == 0xFE:
+                start, least, size = pos + 8, 126, data[pos + 2] << 8 | data[pos + 3]
+            else:
+                start, least, size = pos + 6, 0, second - 0x80
+            end = start + size
+            if (first == 0x81 or first == 0x82) and second < 0xFF and least <= size <= self._short and end <= len(data):
+                payload = apply_mask(data[start:end], data[start - 4 : start])
+                if end < len(data):
                     self._pos = end
                 else:
                     self.unread, self._pos = b"", 0
