@@ -18,6 +18,7 @@ from support import DEADLINE, frames_of, masked, text
 from websockets.frames import Opcode
 
 from websock_gevent import WebSocket
+from websock_gevent.frames import BINARY, long_frame
 from websock_gevent.messages import MessageReader
 
 ENVIRON = {"PATH_INFO": "/ws", "HTTP_ORIGIN": "http://localhost", "REMOTE_ADDR": "127.0.0.1"}
@@ -185,6 +186,18 @@ def test_flush_joins_short_frames_and_keeps_their_order(pair: Any) -> None:
     received = b""
     while not websocket.flush():
         received += peer.recv(1 << 20)
+    while len(received) < len(expected):
+        received += peer.recv(1 << 20)
+    assert received == expected
+
+
+def test_a_frame_in_two_pieces_leaves_at_once(pair: Any) -> None:
+    websocket, peer = pair
+    pieces = long_frame(BINARY, bytes(1 << 16))
+    websocket.out += pieces
+    assert websocket.flush()
+    assert not websocket.out
+    expected, received = b"".join(pieces), b""
     while len(received) < len(expected):
         received += peer.recv(1 << 20)
     assert received == expected

@@ -236,7 +236,7 @@ class MessageReader:
     def _take(self, start: int, length: int) -> bytes:
         """Unmask a payload that is there as a whole, and go on behind it."""
         self._pos = end = start + length
-        return apply_mask(self.unread[start:end], self._mask)
+        return apply_mask(memoryview(self.unread)[start:end], self._mask)
 
     def _take_payload(self) -> None:
         """Append what is there of the open frame's payload to the open message."""

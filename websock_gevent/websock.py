@@ -139,8 +139,8 @@ _OPCODES = {"text": TEXT, "binary": BINARY, "ping": PING, "pong": PONG}
 #: Reasons with a close code of their own; with these, `terminate` gets "normal".
 _NORMAL: dict[object, int] = {"normal": 1000, ("shutdown", "restart"): 1012, ("shutdown", "disconnected"): 1000}
 _NOTHING: list[bytes] = []
-#: Bytes from which a second ``send`` for the header costs less than copying the payload behind it.
-_LONG = 1 << 18
+#: Bytes from which handing over two pieces costs less than copying the payload behind its header; `long_frame`'s least.
+_LONG = 1 << 16
 
 
 def interpret(result: Any, deflater: Deflater | None = None) -> tuple[list[bytes], Any, Stop | None]:

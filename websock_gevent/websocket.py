@@ -39,7 +39,7 @@ __all__ = ["WebSocket"]
 #: Bytes asked of the kernel at a time: little at first, since Python allocates what is asked for; more and more while a
 #: large message is coming.
 RECEIVE_LEAST, RECEIVE_MOST = 1 << 13, 1 << 18
-#: Frames are joined up to this many bytes for one ``send``; a longer one is sent without being copied again.
+#: Frames are joined up to this many bytes for one ``send``; a longer one goes along without being copied again.
 SEND_SIZE = 1 << 16
 
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -208,11 +208,10 @@ class WebSocket(GeventWebSocket):
             if self.lost:
                 out.clear()
                 return True
-            piece = out[0]
-            if len(out) > 1 and len(piece) < SEND_SIZE:
-                piece = self._join()
+            if len(out) > 1 and len(out[0]) < SEND_SIZE:
+                self._join()
             try:
-                sent = self._raw.send(piece)
+                sent = self._send(out)
             except _WOULD_BLOCK:
                 return False
             except OSError:
@@ -220,13 +219,19 @@ class WebSocket(GeventWebSocket):
                 continue
             if not sent:  # gevent's way to say under TLS that it would block
                 return False
-            if sent < len(piece):
-                out[0] = memoryview(piece)[sent:]
-            else:
+            while out and sent >= len(out[0]):
+                sent -= len(out[0])
                 del out[0]
+            if sent:
+                out[0] = memoryview(out[0])[sent:]
         return True
 
-    def _join(self) -> bytes:
+    def _send(self, out: list[bytes | memoryview]) -> int:
+        """Hand over the first piece and, except under TLS, the second one, as far as they are taken now."""
+        sent: int = self._raw.send(out[0]) if len(out) == 1 or self.pending else self._raw.sendmsg(out[:2])
+        return sent
+
+    def _join(self) -> None:
         """Make one piece of the first frames, as many as one ``send`` is worth."""
         out, size, count = self.out, 0, 0
         for piece in out:
@@ -234,9 +239,8 @@ class WebSocket(GeventWebSocket):
             if size > SEND_SIZE and count:
                 break
             count += 1
-        joined = b"".join(out[:count])
-        out[:count] = [joined]
-        return joined
+        if count > 1:
+            out[:count] = [b"".join(out[:count])]
 
     def unacknowledged(self) -> int:
         """Return how many bytes the kernel still holds for the peer; 0 where the system does not tell.
