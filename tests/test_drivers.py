@@ -91,6 +91,31 @@ def test_blocked_callbacks_have_a_greenlet_each_and_do_not_overlap() -> None:
     assert not overlaps and any(answer.endswith("of 3") for answer in answers)
 
 
+def test_greenlets_that_were_lent_go_with_the_last_connection() -> None:
+    """In a thread, where they would keep its hub, which would keep them."""
+    counts = []
+
+    def lent() -> int:
+        gc.collect()
+        hub = gevent.get_hub()
+        return sum(type(one) is greenlet and not one.dead and one.parent is hub for one in gc.get_objects())
+
+    def serve() -> None:
+        with many(Ask(lambda _: gevent.sleep(0.01)), 5) as clients:
+            for client in clients:
+                client.send("")
+            for client in clients:
+                client.receive()
+            counts.append(lent())
+        until(lambda: lent() == 0)
+        counts.append(lent())
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    thread.join(2 * DEADLINE)
+    assert counts == [5, 0]
+
+
 # What is kept with a greenlet.
 
 

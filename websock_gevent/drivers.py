@@ -90,6 +90,11 @@ class Lending:
         self._context = copy_context()
         self._context.run(enter, connection)
         self._pool = _pool()
+        self._pool.users += 1
+
+    def __del__(self) -> None:
+        """However the connection has ended, and whoever ended it."""
+        self._pool.leave()
 
     def lend(self, error: BaseException | None) -> None:
         """Work in a greenlet from the pool. Called in the hub, and back there as soon as that blocks or is done."""
@@ -138,11 +143,22 @@ class _Parked(Lending):
 
 
 class _Pool:
-    """The greenlets of one hub that are lent. Making one costs as much as a whole message, so they are used again."""
+    """The greenlets of one hub that are lent. Making one costs as much as a whole message, so they are used again.
+
+    Attributes:
+        users: Connections that may be lent one. None of them outlives the last connection: it would keep the hub.
+    """
 
     def __init__(self, hub: Any) -> None:
         self._hub = ref(hub)
         self._idle: list[Any] = []
+        self.users = 0
+
+    def leave(self) -> None:
+        """One connection less."""
+        self.users -= 1
+        if not self.users:
+            self._idle.clear()
 
     def take(self) -> Any:
         """Return a greenlet that nobody else knows, and that knows nothing: an idle one or a new one."""
@@ -167,7 +183,9 @@ class _Pool:
                 return
             parked.work(error)
             del parked, error
-            if len(self._idle) == _MOST_IDLE or gevent.getcurrent().__dict__:  # where `gevent.local` keeps what it has
+            if not self.users or len(self._idle) == _MOST_IDLE:
+                return
+            if gevent.getcurrent().__dict__:  # where `gevent.local` keeps what it has
                 return  # and lets go of it with the greenlet
             gevent.getcurrent().gr_context = None
             self._idle.append(gevent.getcurrent())
