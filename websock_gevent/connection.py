@@ -106,18 +106,18 @@ class Connection:
 
     def step(self) -> bool:
         """Do what there is to do now. Return whether there is more that need not be waited for."""
+        if self.phase is _OPENING:
+            self._open()
         if self._deadlines.alarm:
             self._deadlines.alarm = False
             self._on_alarm()
         if self._doom is not None and self.phase is _OPEN:
             self._end(*self._doom)
-        if self.waiter.stalled is not None:
-            return self._deadlines.alarm  # which may have come while terminate ran, when nobody could be woken
-        if self.phase is _OPEN:
-            return self._serve()
-        if self.phase is _OPENING:
-            return self._open()
-        return self.phase is _CLOSING and self._leave()
+        more = self.phase is _OPEN and self.waiter.stalled is None and self._serve()
+        if self.phase is _CLOSING:
+            more = self.waiter.stalled is None and self._leave()
+            return more or self._deadlines.alarm  # which may have come while terminate ran, when nobody could be woken
+        return more
 
     def fail(self, error: BaseException) -> None:
         """End without waiting, since this came out of `step`, or was thrown into the greenlet where it waits.
@@ -150,25 +150,24 @@ class Connection:
 
     # OPENING
 
-    def _open(self) -> bool:
+    def _open(self) -> None:
         """Send the 101, then call ``init``."""
         self.waiter.flush()
         if self.waiter.stalled is not None:
-            return False
+            return
         try:
             frames, self._state, stop = interpret(self._bind().init(self._state), self.websocket.deflater)
         except KILLS:
             raise
         except BaseException as error:
             self._crashed("init", error)
-            return True
+            return
         self._initialised = True
         self.phase = _OPEN
         self._deadlines.begin()
         self.websocket.out += frames
         if stop is not None:
             self._end(stop.reason, stop.code, stop.text)
-        return True
 
     def _bind(self) -> Any:
         """Make the handler, if it is a class."""
