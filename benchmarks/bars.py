@@ -89,6 +89,7 @@ BARS = (
     Bar("", "", False, 1.3, steepest="subscribers"),
     Bar("", "", False, 1.3, steepest="fragments"),
     Bar("", "", False, 1.3, steepest="queue"),
+    Bar("", "", False, 0.3, steepest="topics"),
 )
 
 GOALS = (

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Growth: what a message costs with more connections, a broadcast with more subscribers, a message with more fragments,
-a callback with more messages in the mailbox.
+a callback with more messages in the mailbox, a broadcast through PubSub with more topics beside its own.
 
-    python benchmarks/growth.py [--servers NAME ...] [--series connections subscribers fragments queue]
+    python benchmarks/growth.py [--servers NAME ...] [--series connections subscribers fragments queue topics]
 
-A round goes through all steps of a series, so that what is compared was measured within a minute or two. Only the queue
-is a measurement of its own; the other steps are scenarios of echo.py and fanout.py.
+A round goes through all steps of a series, so that what is compared was measured within a minute or two. Only queue and
+topics are measurements of their own; the other steps are scenarios of echo.py and fanout.py.
 """
 
 from __future__ import annotations
@@ -26,23 +26,33 @@ from runner import Kind, Scenario, Setup, rounds, window_columns
 from servers import HERE, Server
 from tables import render, show
 
-__all__ = ["QUEUE", "SERIES", "Series", "grow", "table"]
+__all__ = ["QUEUE", "SERIES", "TOPICS", "Series", "grow", "table"]
 
 SECONDS = 1.0  # measured time of a step, unless less is asked for
 ROUNDS = 2  # as many or less
 
 
 def parse(found: re.Match[str]) -> Scenario:
-    return Scenario(found[0], ("--size", "128"), f"/queue/{found[1]}", "queue")
+    name, count = found.groups()
+    return Scenario(found[0], ("--size", "128"), f"/{name}/{count}", name)
 
 
 QUEUE = Kind(
     name="queue",
-    pattern=r"queue(\d+)",
+    pattern=r"(queue)(\d+)",
     parse=parse,
     scenarios=("queue10", "queue100", "queue1000", "queue10000"),
     columns=window_columns("echoes"),
     help="mailbox: queueMESSAGES, so many wait in the connection's own mailbox, the last one is the echo",
+)
+
+TOPICS = Kind(
+    name="topics",
+    pattern=r"(topics)(\d+)",
+    parse=parse,
+    scenarios=("topics10", "topics100", "topics1000", "topics10000"),
+    columns=window_columns("echoes"),
+    help="PubSub: topicsOTHERS, so many other topics are there; the echo is a broadcast to one subscriber",
 )
 
 
@@ -119,9 +129,17 @@ SERIES = (
         "mailbox emptied",
         tuple((n, f"queue{n}") for n in (10, 100, 1000, 10000)),
     ),
+    Series(
+        "topics",
+        "a broadcast to one subscriber, with more topics",
+        "other topics",
+        "broadcast",
+        tuple((n, f"topics{n}") for n in (10, 100, 1000, 10000)),
+        flat=True,
+    ),
 )
 
-KINDS = (QUEUE, echo.KIND, fanout.KIND)
+KINDS = (QUEUE, TOPICS, echo.KIND, fanout.KIND)
 
 
 def grow(run: Run, servers: Sequence[Server], setup: Setup, chosen: Sequence[Series] = SERIES) -> None:

@@ -17,7 +17,7 @@ __all__ = ["OURS", "REFERENCE", "SERVERS", "checkout", "revision", "with_options
 
 OURS = "websock_gevent/gunicorn"
 REFERENCE = "gevent-websocket/pywsgi"
-EVERYTHING = COMMON | {"deflate", "queue"}
+EVERYTHING = COMMON | {"deflate", "queue", "topics"}
 GEVENT_WEBSOCKET_WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
 COMPRESSING = COMMON | {"deflate"}
 IDLE = frozenset({"idle"})

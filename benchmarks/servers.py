@@ -50,7 +50,7 @@ class Server:
         arguments: For the program, run in apps/; {port} is filled in.
         program: What is run; empty for the Python interpreter.
         probe: A command that succeeds where the server can be had; empty to import the modules.
-        offers: What it can be measured for: "echo", "fanout", "blocking", "idle", "deflate", "queue".
+        offers: What it can be measured for: "echo", "fanout", "blocking", "idle", "deflate", "queue", "topics".
         tree: The checkout that websock_gevent is taken from.
         settings: Environment variables for its application.
         group: The entry it is a variant of; empty if it is none.

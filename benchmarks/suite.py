@@ -21,14 +21,14 @@ import idle
 import rate
 from bars import BARS, GOALS, judge, table
 from cli import execute, find, has_failed, parser, prepare
-from growth import QUEUE, grow
+from growth import QUEUE, TOPICS, grow
 from growth import table as growth_table
 from peers import OURS, REFERENCE
 from report import write
 from servers import HERE
 
 EVERYTHING = (echo.KIND, rate.KIND, fanout.KIND, connect.KIND, idle.KIND)
-KINDS = (*EVERYTHING, QUEUE)
+KINDS = (*EVERYTHING, QUEUE, TOPICS)
 FAST = ("100x1x32", "1000x1x128", "fanout1000x128")
 FEW = (REFERENCE, OURS, "picows/uvloop", "ws/node", "epoll/C")  # also in the series: enough to see what is whose
 

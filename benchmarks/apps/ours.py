@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,38 @@ class Queue(WebSock[int]):
         return ("ok", state) if message is None else ("push", message, state)
 
 
+@lru_cache(maxsize=1)
+def pubsub() -> Any:
+    from websock_gevent.pubsub import PubSub  # an old checkout has none
+
+    return PubSub()
+
+
+class Topics(WebSock[int]):
+    """Echoes through a topic of its own, among `state` others, each with a subscriber and a message that is kept."""
+
+    def init(self, state: int) -> Result[int]:
+        for number in range(state):
+            pubsub().subscribe(f"other {number}", push=True)
+            pubsub().broadcast_from(f"other {number}", "kept")
+        pubsub().subscribe("own")
+        return "ok", state
+
+    def handle_in(self, message: str | bytes, state: int) -> Result[int]:
+        pubsub().broadcast("own", message)
+        return "ok", state
+
+    def handle_info(self, message: Any, state: int) -> Result[int]:
+        return "push", message, state
+
+
 HANDLERS: dict[str, Any] = {
     "": Echo,
     "blocking": Blocking,
     "subscribe": Subscriber,
     "publish": Publisher,
     "queue": Queue,
+    "topics": Topics,
 }
 OPTIONS = read_options()
 

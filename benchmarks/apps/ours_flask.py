@@ -16,5 +16,6 @@ app = Flask(__name__)
 @websocket(app, "/")
 @websocket(app, "/<name>")
 @websocket(app, "/queue/<int:count>")
+@websocket(app, "/topics/<int:count>")
 def serve(**_: Any) -> Response:
     return answer(request.environ)
