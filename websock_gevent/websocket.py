@@ -210,8 +210,9 @@ class WebSocket(GeventWebSocket):
                 return True
             if len(out) > 1 and len(out[0]) < SEND_SIZE:
                 self._join()
+            alone = len(out) == 1 or self.pending  # TLS takes one piece at a time
             try:
-                sent = self._send(out)
+                sent = self._raw.send(out[0]) if alone else self._raw.sendmsg(out[:2])
             except _WOULD_BLOCK:
                 return False
             except OSError:
@@ -225,11 +226,6 @@ class WebSocket(GeventWebSocket):
             if sent:
                 out[0] = memoryview(out[0])[sent:]
         return True
-
-    def _send(self, out: list[bytes | memoryview]) -> int:
-        """Hand over the first piece and, except under TLS, the second one, as far as they are taken now."""
-        sent: int = self._raw.send(out[0]) if len(out) == 1 or self.pending else self._raw.sendmsg(out[:2])
-        return sent
 
     def _join(self) -> None:
         """Make one piece of the first frames, as many as one ``send`` is worth."""
