@@ -80,20 +80,31 @@ def parts_for(sender: object) -> Parts:
 class _Tap:
     """A socket, seen by who meters what is sent."""
 
-    __slots__ = ("_meter", "_send", "_skip", "recv")
+    __slots__ = ("_meter", "_skip", "_socket", "recv")
 
     def __init__(self, sock: Any, meter: Meter, skip: int) -> None:
         self.recv = sock.recv
-        self._send = sock.send
+        self._socket = sock
         self._meter = meter
         self._skip = skip  # bytes to come that are no frames
 
     def send(self, data: bytes | memoryview) -> int:
-        sent: int = self._send(data)
-        skipped = min(self._skip, sent)
-        self._skip -= skipped
-        self._meter.feed(memoryview(data)[skipped:sent])
+        sent: int = self._socket.send(data)
+        self._count(memoryview(data)[:sent])
         return sent
+
+    def sendmsg(self, pieces: list[bytes | memoryview]) -> int:
+        sent: int = self._socket.sendmsg(pieces)
+        left = sent
+        for piece in pieces:
+            self._count(memoryview(piece)[:left])
+            left -= min(left, len(piece))
+        return sent
+
+    def _count(self, data: memoryview) -> None:
+        skipped = min(self._skip, len(data))
+        self._skip -= skipped
+        self._meter.feed(data[skipped:])
 
 
 class _WatchedMailbox(Mailbox):
