@@ -73,8 +73,8 @@ ALLOWED = {
     "pubsub/redis_backend": "addresses locks mailbox pubsub/backend pubsub/buffer pubsub/client pubsub/entries "
     "pubsub/errors pubsub/feeds pubsub/inbox pubsub/listener pubsub/presence pubsub/registry pubsub/scripts "
     "pubsub/waiting",
-    "pubsub/pubsub": "addresses locks mailbox pubsub/backend pubsub/embedded pubsub/entries pubsub/monitors "
-    "pubsub/presence pubsub/redis_backend pubsub/registry",
+    "pubsub/pubsub": "addresses locks mailbox pubsub/backend pubsub/embedded pubsub/entries pubsub/errors "
+    "pubsub/monitors pubsub/presence pubsub/redis_backend pubsub/registry",
     "pubsub/__init__": "pubsub/entries pubsub/errors pubsub/pubsub",
     "doctor/__init__": "",
     "doctor/findings": "",

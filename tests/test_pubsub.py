@@ -10,18 +10,21 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import date
+from enum import Enum
 from typing import Any
 
 import gevent
 import pytest
 from redis_servers import RedisServer, redis_server
-from support import DEADLINE, open_client
+from support import DEADLINE, application, open_client
 from test_mailbox import Open, in_thread
 
 from websock_gevent import Mailbox, WebSock, current
+from websock_gevent.deflate import Deflate
 from websock_gevent.pubsub import OLDEST, PubSub
+from websock_gevent.pubsub.errors import shown
 from websock_gevent.signals import PubsubGap, pubsub_gap
-from websock_gevent.testing import Client
+from websock_gevent.testing import Client, connect
 
 Make = Callable[..., PubSub]
 
@@ -188,10 +191,11 @@ for _ in range(100_000):
         (math.nan, "nan"),
         ([math.inf], "inf"),
         ("\ud800", "surrogate"),
+        (10**5000, "int object at|digits"),
         (LOOP, "Circular"),
         (DEEP, "nested"),
     ],
-    ids=["date", "bytes", "set", "key", "nan", "inf", "surrogate", "loop", "deep"],
+    ids=["date", "bytes", "set", "key", "nan", "inf", "surrogate", "digits", "loop", "deep"],
 )
 def test_what_json_cannot_carry_is_refused_by_name(pubsub: PubSub, enter: Enter, value: Any, named: str) -> None:
     page, _ = enter()
@@ -230,6 +234,65 @@ def test_a_topic_is_a_name_and_no_pattern(pubsub: PubSub, enter: Enter, topic: s
     pubsub.broadcast(topic, "{0} %s * \n")
     assert page.rest(pubsub, topic) == ["{0} %s * \n"]
     assert other.rest(pubsub, "a") == ["not for the pattern"]
+
+
+class Room(str, Enum):
+    """A text, though ``str()`` makes another one of it."""
+
+    LOBBY = "lobby"
+
+
+def test_a_text_of_a_class_of_its_own_counts_as_the_text(pubsub: PubSub, enter: Enter) -> None:
+    page, _ = enter()
+    pubsub.subscribe(Room.LOBBY, page.mailbox)
+    pubsub.track(Room.LOBBY, Room.LOBBY, 1, page.mailbox)
+    pubsub.broadcast("lobby", "hello")
+    assert page.rest(pubsub, "lobby") == [("join", "lobby", "lobby", 1), "hello"]
+    assert pubsub.list("lobby") == {"lobby": [1]}
+    pubsub.untrack("lobby", "lobby", page.mailbox)
+    assert pubsub.list(Room.LOBBY) == {}
+
+
+@pytest.mark.parametrize("mailbox", ["another topic", 7, object()], ids=["text", "number", "object"])
+def test_a_mailbox_is_one(pubsub: PubSub, enter: Enter, mailbox: Any) -> None:
+    """Whoever gives something else is told, and nobody else notices."""
+    page, _ = enter()
+    pubsub.subscribe("lobby", page.mailbox)
+    for refused in (
+        lambda: pubsub.subscribe("lobby", mailbox),
+        lambda: pubsub.unsubscribe("lobby", mailbox),
+        lambda: pubsub.broadcast_from("lobby", 1, mailbox),
+        lambda: pubsub.track("lobby", "ann", 1, mailbox),
+        lambda: pubsub.untrack("lobby", "ann", mailbox),
+        lambda: pubsub.monitor(page.mailbox.address, mailbox),
+        lambda: pubsub.demonitor(page.mailbox.address, mailbox),
+    ):
+        with pytest.raises(TypeError, match="mailbox is"):
+            refused()
+    assert page.rest(pubsub, "lobby") == []
+    assert pubsub.list("lobby") == {}
+
+
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_what_is_nested_too_deeply_to_be_read_is_a_gap(pubsub: PubSub, enter: Enter, caplog: Any) -> None:
+    """Who publishes may have less on its stack than who reads it."""
+    page, _ = enter()
+    pubsub.subscribe("lobby", page.mailbox)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(5000)
+    try:
+        text = json.dumps(nested(4000), separators=(",", ":"))
+    finally:
+        sys.setrecursionlimit(limit)
+    pubsub._use().publish("lobby", text, "")
+    assert page.rest(pubsub, "lobby") == [("gap", "lobby")]
+    assert "Traceback" not in caplog.text
 
 
 def test_unsubscribe(pubsub: PubSub, enter: Enter) -> None:
@@ -293,6 +356,28 @@ def test_push_is_encoded_once_for_all(pubsub: PubSub, enter: Enter, monkeypatch:
     for _, client in pages:
         assert client.receive() == '"one frame"'
     assert encoded == ['"one frame"']
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.parametrize("ids", [True, False])
+def test_push_is_compressed(pubsub: PubSub, takeover: bool, ids: bool) -> None:
+    """Whether all connections share the frame, or each has a context of its own."""
+    message = "some text, some text, some text, " * 50
+    first = pubsub.broadcast("lobby", message)
+    clients = []
+    for _ in range(3):
+        page = Page()
+        compress = Deflate(server_no_context_takeover=not takeover)
+        options = {"timeout": None, "ping_interval": None, "compress": compress}
+        client = connect(application(page, **options), compress=True, timeout=DEADLINE)
+        clients.append(client)
+        client.ping()
+        pubsub.subscribe("lobby", page.mailbox, push=True, ids=ids, since=OLDEST)
+    second = pubsub.broadcast("lobby", message)
+    for client in clients:
+        received = [json.loads(client.receive()) for _ in range(2)]
+        assert received == ([["message", "lobby", id_, message] for id_ in (first, second)] if ids else [message] * 2)
+        client.abort()
 
 
 def test_all_subscribers_of_a_process_share_the_object(pubsub: PubSub, enter: Enter) -> None:
@@ -496,7 +581,7 @@ def test_monitor(pubsub: PubSub, enter: Enter) -> None:
 def test_monitor_tells_errors_as_text(pubsub: PubSub, enter: Enter) -> None:
     class Failing(Open):
         def handle_in(self, message: Any, state: Any) -> Any:
-            raise LookupError("no such room")
+            raise LookupError("no such room \ud800")
 
     page, _ = enter()
     handler = Failing()
@@ -505,7 +590,7 @@ def test_monitor_tells_errors_as_text(pubsub: PubSub, enter: Enter) -> None:
     pubsub.monitor(handler.mailbox.address, page.mailbox)
     client.send("go")
     client.wait_closed()
-    assert page.wait_for(1) == [("down", handler.mailbox.address, ("error", "LookupError: no such room"))]
+    assert page.wait_for(1) == [("down", handler.mailbox.address, ("error", "LookupError: no such room ?"))]
 
 
 def test_demonitor(pubsub: PubSub, enter: Enter) -> None:
@@ -699,7 +784,37 @@ def test_settings_are_checked_by_name(setting: str, value: Any) -> None:
         PubSub(**{setting: value})
 
 
-@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", 7, "amqp://x"])
+@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", 7, "amqp://x", "rediss:/:secret@host/"])
 def test_an_address_is_checked(url: Any) -> None:
-    with pytest.raises(ValueError, match="redis://"):
+    with pytest.raises(ValueError, match="redis://") as refused:
         PubSub(url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("redis://localhost?tiemout=1", "tiemout"),
+        ("redis://localhost?db=first", "db"),
+        ("redis://:secret@localhost:port", "[Pp]ort"),
+        ("rediss://localhost?ssl_cert_reqs=perhaps", "perhaps"),
+        ("unix:///tmp/x?port=1", "port"),
+    ],
+)
+def test_what_is_wrong_in_an_address_is_named(url: str, named: str) -> None:
+    with pytest.raises(ValueError, match=named) as refused:
+        PubSub(url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://host:1/2?x=y", "redis://host:1/2"),
+        ("redis://user:p@ss/wo:rd@host:1", "redis://host:1"),
+        ("unix://u:p@/run/redis.sock?db=3", "unix:///run/redis.sock"),
+        ("amqp:u@host", "host"),
+    ],
+)
+def test_an_address_is_shown_without_secrets(url: str, expected: str) -> None:
+    assert shown(url) == expected

@@ -16,12 +16,12 @@ from typing import Any
 import redis
 from gevent import monkey
 from redis.backoff import NoBackoff
-from redis.connection import BlockingConnectionPool
+from redis.connection import BlockingConnectionPool, parse_url
 from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, ReadOnlyError, RedisError
 from redis.retry import Retry
 
 from ..locks import new_lock
-from .errors import AccessDenied, MemoryFull, PubSubError, ReadOnly, Unavailable, Unsupported
+from .errors import AccessDenied, MemoryFull, PubSubError, ReadOnly, Unavailable, Unsupported, shown
 from .waiting import aside
 
 __all__ = ["Client"]
@@ -40,30 +40,43 @@ class Client:
     Args:
         url: Of the server.
         timeout: Seconds to wait for it.
+
+    Raises:
+        ValueError: the address has an option that redis-py does not know, or a value that it does not take.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
         self._url = url
-        self.shown = re.sub(r"//[^/@]*@", "//", url).partition("?")[0]
+        self.shown = shown(url)
         self._timeout = timeout
         self._lock = new_lock()
         self._shared: Any = None
         self._local = _Local()  # gevent's sockets belong to the thread that made them
         self._checked = False
-        self._options = {
+        self._options = {  # whatever the address says: what is read here depends on them
             "decode_responses": True,
+            "encoding": "utf-8",
             "encoding_errors": "replace",
             "protocol": 2,
+            "health_check_interval": 0,
             "retry": Retry(NoBackoff(), 0),
+            "retry_on_error": [],
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
         }
-        self._new_pool()  # a wrong address is an error now, not when it is used first
+        try:
+            self._new_connection()  # a wrong address is an error now, not when it is used first
+        except (TypeError, ValueError, RedisError) as error:
+            raise ValueError(f"the address {self.shown} with its options is not good: {error}") from None
 
     def _new_pool(self) -> BlockingConnectionPool:
-        return BlockingConnectionPool.from_url(
-            self._url, max_connections=CONNECTIONS, timeout=self._timeout, **self._options
-        )
+        limits = {"max_connections": CONNECTIONS, "timeout": self._timeout}
+        # Not from_url: there, the address has the last word.
+        return BlockingConnectionPool(**{**limits, **parse_url(self._url), **self._options})
+
+    def _new_connection(self) -> Any:
+        pool = self._new_pool()
+        return pool.connection_class(**pool.connection_kwargs)
 
     def _redis(self) -> Any:
         if monkey.is_module_patched("socket"):
@@ -78,8 +91,7 @@ class Client:
 
     def connection(self) -> Any:
         """Return a new connection of redis-py, connected, for one's own use."""
-        pool = self._new_pool()
-        connection = pool.connection_class(**pool.connection_kwargs)
+        connection = self._new_connection()
         with self.errors():
             connection.connect()
         return connection

@@ -58,7 +58,10 @@ def _refuse(part: object) -> Any:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # a number of more digits than Python writes (`sys.set_int_max_str_digits`), say
+        text = object.__repr__(value)
     return text if len(text) <= 200 else text[:200] + "…"
 
 

@@ -11,7 +11,14 @@ PubSubError
 
 from __future__ import annotations
 
-__all__ = ["AccessDenied", "BufferFull", "MemoryFull", "PubSubError", "ReadOnly", "Unavailable", "Unsupported"]
+__all__ = ["AccessDenied", "BufferFull", "MemoryFull", "PubSubError", "ReadOnly", "Unavailable", "Unsupported", "shown"]
+
+
+def shown(url: str) -> str:
+    """Return the address of a server as texts may show it: without user, password and options."""
+    head, at, rest = url.partition("?")[0].rpartition("@")
+    scheme, colon, _ = head.partition("://")
+    return f"{scheme}{colon}{rest}" if colon or not at else rest
 
 
 class PubSubError(Exception):

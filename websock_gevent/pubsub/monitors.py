@@ -68,7 +68,8 @@ def told(reason: Any) -> Any:
     if isinstance(reason, str):
         return reason
     detail = reason[1]
-    return "error", detail if isinstance(detail, str) else f"{type(detail).__name__}: {detail}"
+    text = detail if isinstance(detail, str) else f"{type(detail).__name__}: {detail}"
+    return "error", text.encode(errors="replace").decode()  # half a surrogate pair, from a client perhaps, is no text
 
 
 def _discard(table: dict[Any, set[Any]], key: object, value: object) -> None:

@@ -18,6 +18,7 @@ from ..mailbox import Mailbox, current
 from .backend import Backend, Settings
 from .embedded import Embedded
 from .entries import decode, encode
+from .errors import shown
 from .monitors import Monitors
 from .presence import Tracked
 from .registry import Registry, Subscription
@@ -43,6 +44,7 @@ class PubSub:
     Args:
         url: ``None`` or empty: embedded, for one process. For many, ``redis://user:password@host:port/db``, ``rediss://``
             (TLS) or ``unix://user:password@/path?db=0``: Redis from 6.2 and ``pip install websock-gevent[redis]``.
+            Options of redis-py count (``?ssl_ca_certs=...``), but for those that say how it reads, waits and retries.
         prefix: Begins the names of all keys and channels in Redis. Everybody who shares messages needs the same.
         keep: Messages of each topic that are kept, to be replayed.
         age: Seconds without a message after which a topic's kept messages are dropped. The same in all processes.
@@ -322,7 +324,8 @@ def _backend(url: str | None, settings: Settings) -> Callable[..., Backend]:
     if not url:
         return lambda registry, down: Embedded(settings, registry, down)
     if not isinstance(url, str) or not url.startswith(_SCHEMES):
-        raise ValueError(f"{url!r} is no address of a Redis server; accepted are None and {', '.join(_SCHEMES)}")
+        text = shown(url) if isinstance(url, str) else url
+        raise ValueError(f"{text!r} is no address of a Redis server; accepted are None and {', '.join(_SCHEMES)}")
     try:
         from .redis_backend import RedisBackend
     except ImportError as error:
@@ -331,7 +334,11 @@ def _backend(url: str | None, settings: Settings) -> Callable[..., Backend]:
 
 
 def _this(mailbox: Mailbox | None) -> Mailbox:
-    return current() if mailbox is None else mailbox
+    if mailbox is None:
+        return current()
+    if not isinstance(mailbox, Mailbox):
+        raise TypeError(f"mailbox is what current() returns in a callback, not {mailbox!r}")
+    return mailbox
 
 
 def _check(name: str, value: object) -> None:

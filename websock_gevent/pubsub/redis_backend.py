@@ -55,7 +55,8 @@ class RedisBackend:
         addresses.on_name(self._listen)
 
     def _key(self, kind: str, name: str = "") -> str:
-        return f"{self._settings.prefix}{kind}:{name}" if name else f"{self._settings.prefix}{kind}"
+        # Not formatted: an Enum that is a str would not stand there as its value.
+        return self._settings.prefix + kind + ":" + name if name else self._settings.prefix + kind
 
     # Topics.
 
@@ -183,7 +184,7 @@ class RedisBackend:
 
     def _tracking(self, tracked: Tracked) -> tuple[Any, Any]:
         topic, mailbox, key, text = tracked
-        field = f"{mailbox.address} {key}"
+        field = mailbox.address + " " + key
         keys = [self._key("present", topic), self._key("owned", self._process), self._key("topic", topic)]
         return keys, [field, text, json.dumps([topic, field]), *self._kept]
 

@@ -80,7 +80,7 @@ class Subscription:
             else:
                 self.mailbox.send(entry.info(self.ids))
             return entry.kind == "gap"
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             logger.warning("PubSub: what was published on %r is not ours; it is told as a gap", entry.topic)
             self.mailbox.send(gap(entry.topic).info(self.ids))
             return True
