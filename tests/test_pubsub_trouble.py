@@ -9,8 +9,6 @@ from typing import Any
 import gevent
 import pytest
 from redis_servers import RedisServer, redis_server
-from support import open_client, until
-from test_pubsub import Page
 from test_pubsub_redis import QUICK, page_on
 
 from websock_gevent.pubsub import PubSub

@@ -36,6 +36,7 @@ _listeners: list[WeakMethod[Callable[[], object]]] = []
 def _after_fork() -> None:
     global _names
     _names = _Names()
+    _listeners.clear()  # they are copies of those that listen for the parent
 
 
 os.register_at_fork(after_in_child=_after_fork)

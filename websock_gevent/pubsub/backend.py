@@ -90,6 +90,3 @@ class Backend(Protocol):
 
     def close(self, seconds: float) -> None:
         """The process ends."""
-
-    def abandon(self) -> None:
-        """This is a copy in a child process, and another one is used there."""

@@ -7,6 +7,7 @@ calls a function for each, again and again until it raises no `PubSubError`.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -45,7 +46,8 @@ class Buffer:
         self._empty.set()
         self._starting = threading.Lock()
         self._thread: object = None
-        self.abandoned = False
+        self._ended = False
+        self._pid = os.getpid()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -71,11 +73,22 @@ class Buffer:
         """Wait until the queue is empty. Return ``False`` if it is not within so many seconds."""
         return self._empty.wait(seconds)
 
+    def close(self, seconds: float) -> bool:
+        """Wait as `wait` does, then end; what still waits is not sent any more."""
+        is_empty = self.wait(seconds)
+        self._ended = True
+        self._news.set()
+        return is_empty
+
+    def _is_over(self) -> bool:
+        # A fork copies greenlets: what waits here is sent by the parent.
+        return self._ended or os.getpid() != self._pid
+
     def _live(self) -> None:
-        while not self.abandoned:
+        while not self._is_over():
             self._news.wait()
             self._news.clear()
-            while self._waiting and not self.abandoned:
+            while self._waiting and not self._is_over():
                 self._send_first()
                 with self._lock:
                     self._waiting.popleft()
@@ -85,7 +98,7 @@ class Buffer:
     def _send_first(self) -> None:
         """Send the one whose turn it is, however long that takes."""
         pause, began, again = FIRST_PAUSE, monotonic(), False
-        while not self.abandoned:
+        while not self._is_over():
             try:
                 self._send(self._waiting[0], again)
             except PubSubError as error:

@@ -16,7 +16,6 @@ from typing import Any
 import redis
 from gevent import monkey
 from redis.backoff import NoBackoff
-from redis.connection import BlockingConnectionPool, parse_url
 from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, ReadOnlyError, RedisError
 from redis.retry import Retry
 
@@ -31,6 +30,7 @@ OLDEST_SERVER = (6, 2)
 #: Connections for commands, for each process; who comes when all are in use waits for one.
 CONNECTIONS = 16
 
+_connection: Any = redis.connection
 _Local: Any = monkey.get_original("threading", "local")
 
 
@@ -53,7 +53,7 @@ class Client:
         self._shared: Any = None
         self._local = _Local()  # gevent's sockets belong to the thread that made them
         self._checked = False
-        self._options = {  # whatever the address says: what is read here depends on them
+        self._options: dict[str, Any] = {  # whatever the address says: what is read here depends on them
             "decode_responses": True,
             "encoding": "utf-8",
             "encoding_errors": "replace",
@@ -69,10 +69,10 @@ class Client:
         except (TypeError, ValueError, RedisError) as error:
             raise ValueError(f"the address {self.shown} with its options is not good: {error}") from None
 
-    def _new_pool(self) -> BlockingConnectionPool:
+    def _new_pool(self) -> Any:
         limits = {"max_connections": CONNECTIONS, "timeout": self._timeout}
         # Not from_url: there, the address has the last word.
-        return BlockingConnectionPool(**{**limits, **parse_url(self._url), **self._options})
+        return _connection.BlockingConnectionPool(**{**limits, **_connection.parse_url(self._url), **self._options})
 
     def _new_connection(self) -> Any:
         pool = self._new_pool()
@@ -147,6 +147,12 @@ class Client:
             raise Unsupported(f"Redis at {self.shown} is part of a Redis Cluster, which PubSub does not support")
         self._checked = True
         return str(info["run_id"])
+
+    @property
+    def where(self) -> tuple[Any, ...]:
+        """Which database of which server this is, as far as the address tells."""
+        options = {"host": "localhost", "port": 6379, "db": 0, **_connection.parse_url(self._url)}
+        return tuple(options.get(name) for name in ("path", "host", "port", "db"))
 
     def close(self) -> None:
         """Close the connections for commands, as far as they are this thread's."""

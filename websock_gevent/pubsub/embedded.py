@@ -151,6 +151,3 @@ class Embedded:
 
     def close(self, seconds: float) -> None:
         """Nothing to do."""
-
-    def abandon(self) -> None:
-        """Nothing to do."""

@@ -8,14 +8,16 @@ Refuses to know topics and presence.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from .. import addresses
 from ..locks import new_lock
 from ..mailbox import Mailbox
 from .backend import Down
-from .entries import Entry, decode, encode
+from .entries import Entry, encode
 from .monitors import told
 
 __all__ = ["Inbox"]
@@ -23,20 +25,34 @@ __all__ = ["Inbox"]
 logger = logging.getLogger("websock_gevent")
 
 
-#: Messages delivered lately. Every PubSub of a process reads the one inbox it has on a server.
-_delivered: dict[str, None] = {}
-_delivered_lock = new_lock()
-REMEMBERED = 1000
+class _Delivered:
+    """The names of messages delivered lately. Every PubSub of a process reads the one inbox it has on a server."""
+
+    def __init__(self) -> None:
+        self._lock = new_lock()
+        self._names: dict[str, None] = {}
+
+    def is_new(self, name: str, remembered: int) -> bool:
+        with self._lock:
+            if name in self._names:
+                return False
+            self._names[name] = None
+            if len(self._names) > remembered:
+                del self._names[next(iter(self._names))]
+            return True
 
 
-def _is_new(message: str) -> bool:
-    with _delivered_lock:
-        if message in _delivered:
-            return False
-        _delivered[message] = None
-        if len(_delivered) > REMEMBERED:
-            del _delivered[next(iter(_delivered))]
-        return True
+_delivered = _Delivered()
+#: For the names of what this process sends.
+_numbers = count(1)
+
+
+def _after_fork() -> None:
+    global _delivered
+    _delivered = _Delivered()  # a thread of the parent may hold the lock
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Inbox:
@@ -44,6 +60,7 @@ class Inbox:
 
     Args:
         process: Its name.
+        keep: Messages that may be read again behind a loss of the connection.
         post: Puts JSON into the inbox of a process; returns whether that is there. Blocks.
         errand: Has something that blocks done later.
         down: Told of the end of connections that are monitored here.
@@ -52,11 +69,13 @@ class Inbox:
     def __init__(
         self,
         process: str,
+        keep: int,
         post: Callable[[str, str], bool],
         errand: Callable[[Callable[[], object]], None],
         down: Down,
     ) -> None:
         self._process = process
+        self._remembered = 2 * keep
         self._post = post
         self._errand = errand
         self._down = down
@@ -79,20 +98,28 @@ class Inbox:
         """Take what has come."""
         if entry.kind == "gap":
             logger.warning("PubSub: messages that were sent to connections of this process may be lost")
+            self.forgotten()
             return
-        match decode(entry.text):
-            case ["send", str(address), message]:
+        try:
+            said = entry.value
+        except (ValueError, RecursionError):
+            said = None
+        match said:
+            case ["send", str(name), str(address), message]:
                 mailbox = addresses.find(address)
-                if mailbox is not None and _is_new(f"{self._process} {entry.id}"):
+                if mailbox is not None and _delivered.is_new(name, self._remembered):
                     mailbox.send(message)
             case ["monitor", str(address), str(process)]:
                 self._watch_for(address, process)
             case ["down", str(address), reason]:
                 self.lost(address, tuple(reason) if isinstance(reason, list) else reason)
+            case _:
+                logger.warning("PubSub: something in the inbox of this process is not ours")
 
     def send(self, address: str, text: str) -> bool:
         """Send to a connection of another process. Return whether that is there."""
-        return self._post(addresses.process_of(address), f'["send",{encode(address)},{text}]')
+        name = f"{self._process}.{next(_numbers)}"
+        return self._post(addresses.process_of(address), f'["send",{encode(name)},{encode(address)},{text}]')
 
     # We monitor others.
 
@@ -129,7 +156,7 @@ class Inbox:
             self.lost(address, ("error", "process lost"))
 
     def forgotten(self) -> None:
-        """The server has forgotten what was asked: ask again."""
+        """What was asked may be forgotten, or its answer lost: ask again."""
         with self._lock:
             self._unasked = {address for watched in self._watched.values() for address in watched}
 

@@ -78,10 +78,15 @@ class Listener:
         self._next_beat = self._next_errand = 0.0
         self._lost_at = monotonic()
         self._error: PubSubError | None = None
-        self._stopped = self._abandoned = False
+        self._stopped = False
         self.connected = False
 
     # For everybody.
+
+    @property
+    def started(self) -> bool:
+        """Whether it listens, or tries to."""
+        return self._thread is not None and not self._stopped
 
     def start(self) -> None:
         """Begin to listen, if need be. Returns when the server has been reached.
@@ -138,27 +143,32 @@ class Listener:
         if self._wakener is not None:
             self._wakener.wake()
 
-    def settle(self, seconds: float) -> None:
-        """Wait until the errands are done, but not longer than so many seconds."""
+    def finish(self, last: Callable[[], object], seconds: float) -> bool:
+        """Have a last errand done, behind which the thread does nothing more.
+
+        Returns:
+            ``False`` if it is not done in so many seconds.
+        """
         done = threading.Event()
-        if self.connected and not self._abandoned:
-            self.errand(done.set)
-            done.wait(seconds)
+
+        def leave() -> None:
+            last()
+            self._stopped = True
+            done.set()
+
+        self.errand(leave)
+        return done.wait(seconds)
 
     def stop(self) -> None:
         """End the thread."""
         self._stopped = True
         self._wake()
 
-    def abandon(self) -> None:
-        """This is a copy in a child process: never touch the connection, which is the parent's."""
-        self._abandoned = True
-
     # The thread.
 
     def _live(self, wakener: Wakener) -> None:
         self._listen(wakener)
-        if self._stopped and not self._abandoned:
+        if os.getpid() == self._pid:
             self._disconnect()
             wakener.close()
 
@@ -181,7 +191,7 @@ class Listener:
 
     def _is_over(self) -> bool:
         # A fork copies greenlets: the child's copy of this one must not read what is meant for the parent.
-        return self._stopped or self._abandoned or os.getpid() != self._pid
+        return self._stopped or os.getpid() != self._pid
 
     def _lose(self, error: PubSubError) -> None:
         if self._is_over():

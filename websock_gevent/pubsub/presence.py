@@ -62,9 +62,20 @@ class Presence:
             taken = [self._take(topic, mailbox, key) for topic, key in tuple(self._by_mailbox.get(mailbox, ()))]
         return [tracked for tracked in taken if tracked is not None]
 
-    def holds(self, tracked: Tracked) -> bool:
-        """Tell whether something that was entered is still there, as it was."""
-        return tracked in self.of(tracked.topic)
+    def restore(self, tracked: Tracked, before: Tracked | None) -> None:
+        """Take `put` back, unless something else has been put there since."""
+        topic, mailbox, key, _ = tracked
+        with self._lock:
+            if self._by_topic.get(topic, {}).get((mailbox, key)) is not tracked:
+                return
+            if before is None:
+                self._take(topic, mailbox, key)
+            else:
+                self._by_topic[topic][mailbox, key] = self._by_mailbox[mailbox][topic, key] = before
+
+    def now(self, tracked: Tracked) -> Tracked | None:
+        """Return what is there now in the place of something that is or was entered."""
+        return self._by_topic.get(tracked.topic, {}).get((tracked.mailbox, tracked.key))
 
     def of(self, topic: str) -> list[Tracked]:
         """Return who is present on a topic."""

@@ -353,9 +353,6 @@ _all: WeakSet[PubSub] = WeakSet()
 
 def _after_fork() -> None:
     for pubsub in tuple(_all):
-        made = pubsub._made
-        if made is not None:
-            made.abandon()
         pubsub._begin()
         pubsub._use()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from itertools import count
 from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
 from .. import addresses
 from ..locks import new_lock
@@ -33,6 +34,11 @@ __all__ = ["RedisBackend"]
 
 logger = logging.getLogger("websock_gevent")
 
+#: For the names of what this process publishes, through whichever PubSub: a repeated attempt is known by its name.
+_numbers = count(1)
+#: Those that may share an inbox and a sign of life in the server.
+_open: WeakSet[RedisBackend] = WeakSet()
+
 
 class RedisBackend:
     """The backend of many processes; see `Backend`. One for each process."""
@@ -41,17 +47,21 @@ class RedisBackend:
         self._settings = settings
         self._lock = new_lock()
         self._client = Client(url, settings.timeout)
-        self._numbers = count(1)
         self._kept = [settings.keep, int(settings.age * 1000)]
         self._buffer = Buffer(settings.buffer, self._publish) if settings.buffer else None
         self._process = addresses.process()
-        self._inbox = Inbox(self._process, self._post, lambda errand: self._listener.errand(errand), down)
+        self._inbox = Inbox(
+            self._process, settings.keep, self._post, lambda errand: self._listener.errand(errand), down
+        )
         feed = Feed("", self._key("inbox", self._process), self._inbox.receive)
         self._listener = Listener(self._client, settings, feed, self._beat, self._is_remembered)
         self._patience: float | None = None  # until when nobody has died: the server has forgotten everybody
         self._sign = 0  # the last sign of life: until when it counts, in ms of the server's time
+        self._is_introduced = False
         self._complaint = ""
         self.presence = Presence()
+        self._shares = self._process, self._settings.prefix, self._client.where
+        _open.add(self)
         addresses.on_name(self._listen)
 
     def _key(self, kind: str, name: str = "") -> str:
@@ -62,11 +72,14 @@ class RedisBackend:
 
     def publish(self, topic: str, text: str, sender: str) -> str | None:
         """Publish, or let it wait in the buffer."""
-        job = self._key("topic", topic), sender, f"{self._process}.{next(self._numbers)}", text
+        job = self._key("topic", topic), sender, self._next_name(), text
         if self._buffer is None:
             return self._publish(job)
         self._buffer.put(job)
         return None
+
+    def _next_name(self) -> str:
+        return f"{self._process}.{next(_numbers)}"
 
     def _publish(self, job: tuple[str, str, str, str], again: bool = False) -> str:
         stream, sender, name, text = job
@@ -131,7 +144,7 @@ class RedisBackend:
     def _post(self, process: str, text: str) -> bool:
         if not process:
             return False
-        name = f"{self._process}.{next(self._numbers)}"
+        name = self._next_name()
         keys = [self._key("inbox", process), self._key("processes")]
         return bool(self._once(scripts.SEND, keys, lambda again: [process, *self._kept, name, again, text]))
 
@@ -142,32 +155,26 @@ class RedisBackend:
         self._listener.start()
         before = self.presence.put(tracked)
         try:
-            self._enter(tracked)
+            aside(self._say, tracked)
         except BaseException:  # the server may have entered it all the same
-            if before is None:
-                self.presence.take(tracked.topic, tracked.mailbox, tracked.key)
-                self._listener.errand(lambda: self._untrack(tracked))
-            else:
-                self.presence.put(before)
-                self._listener.errand(lambda: self._enter(before))
+            self.presence.restore(tracked, before)
+            self._say_later(tracked)
             raise
-        if not self.presence.holds(tracked):  # the connection has ended meanwhile, and had nothing to take back yet
-            self._listener.errand(lambda: self._untrack(tracked))
 
     def untrack(self, topic: str, mailbox: Mailbox, key: str) -> None:
         """Remove here, then in the server."""
         gone = self.presence.take(topic, mailbox, key)
         if gone is not None:
             try:
-                self._untrack(gone)
+                aside(self._say, gone)
             except BaseException:
-                self._listener.errand(lambda: self._untrack(gone))
+                self._say_later(gone)
                 raise
 
     def end(self, mailbox: Mailbox) -> None:
         """Remove here, and in the server as soon as it is there."""
         for gone in self.presence.drop(mailbox):
-            self._listener.errand(lambda gone=gone: self._untrack(gone))  # type: ignore[misc]
+            self._say_later(gone)
 
     def list(self, topic: str) -> list[str]:
         """Ask the server."""
@@ -175,12 +182,22 @@ class RedisBackend:
         present: list[str] = self._client.script(scripts.LIST, keys, [])
         return present
 
-    def _enter(self, tracked: Tracked) -> None:
-        self._client.script(scripts.TRACK, *self._tracking(tracked))
+    def _say(self, place: Tracked) -> None:
+        """Have the server know of a place in presence what is known here; once more if that has changed meanwhile.
 
-    def _untrack(self, tracked: Tracked) -> None:
-        keys, (field, _, member, *kept) = self._tracking(tracked)
-        self._client.script(scripts.UNTRACK, keys, [field, member, *kept])
+        So whoever is the last to say something, in whatever order the server heard it, says what is true.
+        """
+        told: object = self
+        while told is not (now := self.presence.now(place)):
+            keys, (field, text, member, *kept) = self._tracking(now or place)
+            if now is None:
+                self._client.script(scripts.UNTRACK, keys, [field, member, *kept])
+            else:
+                self._client.script(scripts.TRACK, keys, [field, text, member, *kept])
+            told = now
+
+    def _say_later(self, place: Tracked) -> None:
+        self._listener.errand(lambda: self._say(place))
 
     def _tracking(self, tracked: Tracked) -> tuple[Any, Any]:
         topic, mailbox, key, text = tracked
@@ -197,6 +214,10 @@ class RedisBackend:
             arguments = [self._process, lifetime, *self._inbox.processes]
             known, dead, lost, self._sign = self._client.script(scripts.HEARTBEAT, [self._key("processes")], arguments)
             if not known:
+                for other in self._siblings():  # the server will know their process, but not them
+                    other._is_introduced = False
+                self._is_introduced = False
+            if not self._is_introduced:
                 self._introduce()
             self._inbox.ask_again()
             for process in dead:
@@ -212,17 +233,27 @@ class RedisBackend:
                 self._complaint = str(error)
                 logger.warning("PubSub: no sign of life can be given. %s", error)
 
+    def _siblings(self) -> tuple[RedisBackend, ...]:
+        """Find the others of this process that share its inbox and its sign of life with this one."""
+        like = (one for one in tuple(_open) if one._shares == self._shares and one._listener.started)
+        return tuple(one for one in like if one is not self)
+
     def _is_remembered(self) -> bool:
         """Tell whether a server that has begun anew has kept what it was told, up to our last sign of life at least."""
         score = self._client.run(lambda client: client.zscore(self._key("processes"), self._process))
-        return score is not None and 0 < self._sign <= float(score)
+        return self._is_introduced and score is not None and 0 < self._sign <= float(score)
 
     def _introduce(self) -> None:
         """The server does not know us: say who is present, and whom we monitor, if that had been said before."""
-        calls = [self._tracking(tracked) for tracked in self.presence.all()]
+        present = self.presence.all()
+        calls = [self._tracking(tracked) for tracked in present]
         for at in range(0, len(calls), 500):
             self._client.scripts(scripts.TRACK, calls[at : at + 500])
+        for tracked in present:
+            if self.presence.now(tracked) is not tracked:  # it has gone meanwhile, and that was said too early
+                self._say_later(tracked)
         self._inbox.forgotten()
+        self._is_introduced = True
         # It may have forgotten the others as well: give them time to say so. Who begins has nobody to wait for.
         self._patience = 0.0 if self._patience is None else monotonic() + self._settings.lifetime
 
@@ -237,20 +268,22 @@ class RedisBackend:
     def close(self, seconds: float) -> None:
         """The process ends: send what waits, and take back what it has said; either in so many seconds at the most."""
         addresses.off(self._listen)
-        if self._buffer is not None and not self._buffer.wait(seconds):
+        _open.discard(self)
+        if self._buffer is not None and not self._buffer.close(seconds):
             logger.error("PubSub: the process ends, and %d messages in the buffer are lost", len(self._buffer))
-        if self._listener.connected:
-            self._listener.settle(seconds)
-            try:
-                self._bury(self._process, willingly=1)
-            except PubSubError as error:
-                logger.warning("PubSub: the process ends without a word. %s", error)
+        if self._listener.connected and not aside(self._listener.finish, self._take_leave, seconds):
+            logger.warning("PubSub: the process ends without a word. %s does not answer", self._client.shown)
         self._listener.stop()
         self._client.close()
 
-    def abandon(self) -> None:
-        """This is a copy in a child process: leave the parent's connections alone."""
-        addresses.off(self._listen)
-        self._listener.abandon()
-        if self._buffer is not None:
-            self._buffer.abandoned = True
+    def _take_leave(self) -> None:
+        """Take back what this PubSub has said; the inbox and the sign of life only if no other one here needs them."""
+        try:
+            if self._siblings():
+                for tracked in self.presence.all():
+                    self.presence.take(tracked.topic, tracked.mailbox, tracked.key)
+                    self._say(tracked)
+            else:
+                self._bury(self._process, willingly=1)
+        except PubSubError as error:
+            logger.warning("PubSub: the process ends without a word. %s", error)

@@ -1,0 +1,202 @@
+"""Several PubSubs of one process, and several greenlets, threads and processes that use one, get along."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from redis_servers import RedisServer, redis_server
+from support import DEADLINE, open_client, until
+from test_mailbox import in_thread
+from test_pubsub import Page
+from test_pubsub_redis import QUICK, drop_connections, listener, page_on, publisher
+
+from websock_gevent import addresses
+from websock_gevent.pubsub import PubSub
+
+Make = Callable[..., PubSub]
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Make a PubSub with short times, which is closed at the end of the test."""
+    made: list[PubSub] = []
+
+    def make(url: str, **settings: Any) -> PubSub:
+        made.append(PubSub(url, **{**QUICK, **settings}))
+        return made[-1]
+
+    yield make
+    for pubsub in made:
+        pubsub.close()
+
+
+# Several PubSubs in one process.
+
+
+def test_who_closes_does_not_take_the_others_with_it(redis: RedisServer, make: Make) -> None:
+    one, two, witness = make(redis.url), make(redis.url), make(redis.url, prefix="websock:")
+    with page_on(witness, "lobby") as page, page_on(two, "second") as other, page_on(one, "third") as third:
+        two.track("lobby", "ann", 1, other.mailbox)
+        one.track("lobby", "bob", 2, third.mailbox)
+        one.close()
+        assert witness.list("lobby") == {"ann": [1]}
+        assert page.rest(witness, "lobby") == [
+            ("join", "lobby", "ann", 1),
+            ("join", "lobby", "bob", 2),
+            ("leave", "lobby", "bob", 2),
+        ]
+        assert publisher(redis.url, f"print(pubsub.send({other.mailbox.address!r}, 'still here'))").strip() == "True"
+        assert other.wait_for(1) == ["still here"]
+        two.close()
+        witness.close()
+    client = redis.client()
+    until(lambda: not client.exists("websock:processes"))
+    assert not client.keys("websock:present:*") + client.keys("websock:owned:*")
+
+
+def test_two_prefixes_keep_the_inboxes_apart(redis: RedisServer, make: Make) -> None:
+    """Messages for one connection through both, at the same moment: in both inboxes they have the same id."""
+    one, two = make(redis.url, prefix="one:"), make(redis.url, prefix="two:")
+    with page_on(one, "lobby") as page:
+        two.subscribe("lobby", page.mailbox)
+        address = page.mailbox.address
+        code = f"two = PubSub({redis.url!r}, prefix='two:'); one = PubSub({redis.url!r}, prefix='one:')\n"
+        code += f"for number in range(300):\n    for one_of in (one, two): one_of.send({address!r}, number)"
+        publisher(redis.url, code)
+        mail = page.wait_for(600)
+        assert sorted(mail) == sorted([*range(300), *range(300)])
+
+
+def test_a_repeated_attempt_is_not_taken_for_one_of_another_pubsub(redis: RedisServer, make: Make) -> None:
+    one, two, witness = make(redis.url), make(redis.url, timeout=DEADLINE), make(redis.url)
+    with page_on(witness, "lobby") as page:
+        for number in range(3):
+            one.broadcast("lobby", number)
+        redis.client().client_pause(30_000, all=False)  # holds back what writes
+        waiting = gevent.spawn(two.broadcast, "lobby", "mine")
+        until(lambda: any("evalsha" in each["cmd"] and each["flags"] == "b" for each in redis.client().client_list()))
+        drop_connections(redis)
+        redis.client().execute_command("CLIENT", "UNPAUSE")
+        assert waiting.get(timeout=DEADLINE)
+        until(lambda: listener(witness).connected)
+        assert page.rest(witness, "lobby") == [0, 1, 2, "mine"]
+
+
+def test_each_says_its_presence_again_to_a_server_that_forgot(redis: RedisServer, make: Make) -> None:
+    one, two = make(redis.url), make(redis.url)
+    with page_on(one, "lobby") as page, page_on(two, "lobby") as other:
+        one.track("lobby", "ann", 1, page.mailbox)
+        two.track("lobby", "bob", 2, other.mailbox)
+        redis.client().flushall()
+        until(lambda: two.list("lobby") == {"ann": [1], "bob": [2]})
+
+
+def test_a_quiet_topic_is_told_of_what_a_server_forgot_though_a_neighbour_was_there_before(
+    redis: RedisServer, make: Make
+) -> None:
+    pubsubs = [make(redis.url) for _ in range(6)]
+    pages = []
+    for pubsub in pubsubs:
+        page = Page()
+        opened = open_client(page, timeout=None, ping_interval=None)
+        opened.ping()
+        pubsub.subscribe("quiet", page.mailbox)
+        pages.append((page, opened))
+    redis.kill()
+    redis.start()
+    for page, opened in pages:
+        assert page.wait_for(1) == [("gap", "quiet")]
+        opened.abort()
+
+
+# Presence, by several at once.
+
+
+class Interrupted:
+    """Somebody asks for an address just when the connection ends: the middle of `PubSub.track`."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.go = threading.Event()
+        addresses.on_name(self.asked)
+
+    def asked(self) -> None:
+        self.reached.set()
+        assert self.go.wait(DEADLINE)
+
+    def end(self) -> None:
+        addresses.off(self.asked)
+        self.go.set()
+
+
+def test_a_connection_that_ends_while_it_is_tracked_is_not_present(redis: RedisServer, make: Make) -> None:
+    pubsub = make(redis.url)
+    with page_on(pubsub, "lobby") as witness:
+        page = Page()
+        opened = open_client(page)
+        opened.ping()
+        pubsub.subscribe("other", page.mailbox)
+        interrupted = Interrupted()
+        try:
+            tracking = gevent.spawn(pubsub.track, "lobby", "ann", 1, page.mailbox)
+            until(interrupted.reached.is_set)
+            opened.abort()
+            page.wait()
+            addresses.off(interrupted.asked)
+            until(lambda: not listener(pubsub)._errands)
+        finally:
+            interrupted.end()
+        tracking.get(timeout=DEADLINE)
+        assert pubsub.list("lobby") == {}
+        assert witness.rest(pubsub, "lobby") in ([], [("join", "lobby", "ann", 1), ("leave", "lobby", "ann", 1)])
+    assert not redis.client().keys("websock:present:*")
+
+
+def test_who_is_tracked_twice_at_once_is_present_once(redis: RedisServer, make: Make) -> None:
+    pubsub = make(redis.url)
+    with page_on(pubsub, "lobby") as page:
+        for number in range(30):
+            jobs = [gevent.spawn(pubsub.track, "lobby", "ann", [number, n], page.mailbox) for n in range(4)]
+            gevent.joinall(jobs, raise_error=True, timeout=DEADLINE)
+            until(lambda: not listener(pubsub)._errands)
+            ((held,),) = pubsub.list("lobby").values()
+            backend: Any = pubsub._use()
+            assert [tracked.text for tracked in backend.presence.all()] == [f'["ann",[{number},{held[1]}]]']
+        present: set[str] = set()
+        for kind, _, _, meta in page.rest(pubsub, "lobby"):
+            (present.add if kind == "join" else present.discard)(str(meta))
+        assert present == {str(held)}
+
+
+def test_presence_that_could_not_be_said_again_is_said_later(redis: RedisServer, make: Make, caplog: Any) -> None:
+    """The server knows the process again, and refuses the rest for a while."""
+    pubsub = make(redis.url)
+    with page_on(pubsub, "lobby") as page:
+        pubsub.track("lobby", "ann", 1, page.mailbox)
+        admin = redis.client()
+        admin.execute_command("ACL", "SETUSER", "default", "-hset")
+        admin.delete("websock:processes", "websock:present:lobby", f"websock:owned:{addresses.process()}")
+        until(lambda: "no sign of life can be given" in caplog.text)
+        admin.execute_command("ACL", "SETUSER", "default", "+hset")
+        until(lambda: pubsub.list("lobby") == {"ann": [1]})
+
+
+def test_the_end_of_a_tracked_one_in_other_threads(redis: RedisServer, make: Make) -> None:
+    pubsub = make(redis.url)
+    with page_on(pubsub, "lobby") as page:
+        in_thread(pubsub.track, "lobby", "ann", 1, page.mailbox)
+        in_thread(pubsub.track, "lobby", "bob", 1, page.mailbox)
+        in_thread(pubsub.untrack, "lobby", "bob", page.mailbox)
+        assert pubsub.list("lobby") == {"ann": [1]}
+    until(lambda: pubsub.list("lobby") == {})
