@@ -66,7 +66,7 @@ ALLOWED = {
     "pubsub/buffer": "locks pubsub/errors pubsub/waiting",
     "pubsub/client": "locks pubsub/errors pubsub/waiting",
     "pubsub/feeds": "pubsub/entries",
-    "pubsub/channel": "pubsub/client pubsub/errors",
+    "pubsub/channel": "locks pubsub/client pubsub/errors",
     "pubsub/listener": "pubsub/backend pubsub/channel pubsub/client pubsub/entries pubsub/errors pubsub/feeds "
     "pubsub/scripts pubsub/waiting",
     "pubsub/inbox": "addresses locks mailbox pubsub/backend pubsub/entries pubsub/monitors",

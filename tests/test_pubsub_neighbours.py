@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +12,11 @@ from typing import Any
 import gevent
 import pytest
 from redis_servers import RedisServer, redis_server
+from serving import ROOT
 from support import DEADLINE, open_client, until
 from test_mailbox import in_thread
 from test_pubsub import Page
-from test_pubsub_redis import QUICK, drop_connections, listener, page_on, publisher
+from test_pubsub_redis import QUICK, SUBSCRIBED, drop_connections, listener, page_on, publisher
 
 from websock_gevent import addresses
 from websock_gevent.pubsub import PubSub
@@ -200,3 +203,64 @@ def test_the_end_of_a_tracked_one_in_other_threads(redis: RedisServer, make: Mak
         in_thread(pubsub.untrack, "lobby", "bob", page.mailbox)
         assert pubsub.list("lobby") == {"ann": [1]}
     until(lambda: pubsub.list("lobby") == {})
+
+
+# Processes that fork.
+
+FORKING = """
+import os, sys, threading, gevent, gevent.monkey
+if sys.argv[1] == "patched": gevent.monkey.patch_all()
+"""
+
+
+def forking(redis: RedisServer, mode: str, code: str) -> str:
+    """Run a program that forks, with a page that is subscribed; return what it has written to stderr."""
+    command = [sys.executable, "-c", FORKING + SUBSCRIBED + code, mode, redis.url]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.stdout.strip() == "done", f"{mode}: {done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("mode", ["patched", "plain"])
+def test_a_fork_in_the_middle_of_everything(redis: RedisServer, mode: str) -> None:
+    """While messages come and go, a lock is held and a PubSub is being closed: the child has no part in it."""
+    forking(
+        redis,
+        mode,
+        """
+import subprocess
+from websock_gevent.pubsub import inbox
+closing = PubSub(sys.argv[-1])
+closing.subscribe("lobby", page.mailbox)
+closing._begin()  # as in the middle of close(): nobody knows it any more, and it still listens
+code = "import sys; from websock_gevent.pubsub import PubSub; p = PubSub(sys.argv[1])\\n"
+code += "for n in range(4000): p.broadcast('lobby', n)"
+publishing = subprocess.Popen([sys.executable, "-c", code, sys.argv[-1]])
+page.wait_for(20)
+inbox._delivered._lock.acquire()
+children = []
+for _ in range(5):
+    count = len(page.mail)
+    page.wait_for(count + 10)
+    child = gevent.fork()
+    if not child:
+        own = Page()
+        client = open_client(own)
+        client.ping()
+        topic = str(os.getpid())
+        pubsub.subscribe(topic, own.mailbox)
+        pubsub._use()._post(own.mailbox.address.split(".")[0], '["send","name","' + own.mailbox.address + '",1]')
+        pubsub.broadcast(topic, 2)
+        assert own.wait_for(2) in ([1, 2], [2, 1])
+        pubsub.close()
+        os._exit(0)
+    children.append(child)
+for child in children:
+    assert os.waitpid(child, 0)[1] == 0
+inbox._delivered._lock.release()
+assert sorted(page.wait_for(8000)) == sorted([*range(4000), *range(4000)])
+assert publishing.wait() == 0
+print("done")
+""",
+    )

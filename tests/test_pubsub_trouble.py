@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,23 @@ from typing import Any
 import gevent
 import pytest
 from redis_servers import RedisServer, redis_server
-from test_pubsub_redis import QUICK, page_on
+from relay import Relay
+from serving import ROOT, free_port
+from support import DEADLINE, until
+from test_pubsub_redis import (
+    QUICK,
+    SUBSCRIBED,
+    Told,
+    drop_connections,
+    listener,
+    page_on,
+    published,
+    publisher,
+    replicated,
+    workers,
+)
 
+from websock_gevent import addresses
 from websock_gevent.pubsub import PubSub
 
 Make = Callable[..., PubSub]
@@ -59,3 +77,149 @@ def test_options_of_an_address_do_not_change_how_it_is_read(
         assert pubsub.list("später") == {"ann": [1]}
         assert page.rest(pubsub, "später") == ["ü\n", ("join", "später", "ann", 1)]
     assert not [record for record in caplog.records if "PubSub" in record.getMessage()]
+
+
+def test_a_master_that_becomes_a_replica_is_left(redis: RedisServer, make: Make, tmp_path: Path, caplog: Any) -> None:
+    """All connections stay open, and lead to a server that is read-only now; new ones lead to the new master."""
+    with replicated(redis, tmp_path / "replica") as (replica, relay):
+        pubsub, other = (make(f"redis://127.0.0.1:{relay.port}") for _ in range(2))
+        with page_on(pubsub, "lobby") as page:
+            other.broadcast("lobby", 1)
+            page.wait_for(1)
+            until(lambda: replica.client().xlen("websock:topic:lobby") == 1)
+            replica.client().replicaof("NO", "ONE")
+            relay.target = replica.port
+            redis.client().replicaof("127.0.0.1", free_port())  # nobody is there: it hears nothing any more
+            assert other.broadcast("lobby", 2)
+            until(lambda: "another server" in caplog.text)
+            assert page.rest(other, "lobby") == [1, 2]
+            until(lambda: replica.client().zscore("websock:processes", addresses.process()))
+
+
+def test_what_others_put_into_a_stream_is_a_gap(redis: RedisServer, make: Make, caplog: Any) -> None:
+    """Also for who reads it from there: in a replay, and behind a loss of the connection."""
+    pubsub = make(redis.url)
+    with page_on(pubsub, "lobby") as page, page_on(pubsub, "other") as other:
+        first = pubsub.broadcast("lobby", 1)
+        page.wait_for(1)
+        for rubbish in ({"foo": "bar"}, {"b": "x", "k": "nonsense", "s": "", "n": "", "d": "1"}):
+            redis.client().xadd("websock:topic:lobby", rubbish)
+        pubsub.broadcast("lobby", 2)
+        assert page.wait_for(4) == [1, ("gap", "lobby"), ("gap", "lobby"), 2]
+        drop_connections(redis)
+        published(pubsub, "other", "heard")
+        assert other.wait_for(1) == ["heard"]
+        until(lambda: listener(pubsub).connected)
+        pubsub.subscribe("lobby", other.mailbox, since=first)
+        assert other.wait_for(4)[1:] == [("gap", "lobby"), ("gap", "lobby"), 2]
+        redis.client().delete("websock:topic:new")
+        redis.client().xadd("websock:topic:new", {"foo": "bar"})
+        pubsub.subscribe("new", other.mailbox, since="1-1")
+        pubsub.broadcast("new", 3)
+        assert other.wait_for(7)[4:] == [("gap", "new"), ("gap", "new"), 3]
+    assert "Traceback" not in caplog.text
+
+
+def test_what_others_put_into_an_inbox_is_one_line(redis: RedisServer, make: Make, caplog: Any) -> None:
+    pubsub = make(redis.url)
+    with page_on(pubsub, "lobby") as page:
+        inbox = f"websock:inbox:{addresses.process()}"
+        for text in ("no JSON", "[", "7", '["send"]', '["down",7,null]', "[" * 100_000):
+            redis.client().xadd(inbox, {"b": "0-0", "k": "message", "s": "", "n": "", "d": text})
+        redis.client().xadd(inbox, {"foo": "bar"})
+        publisher(redis.url, f"pubsub.send({page.mailbox.address!r}, 'you')")
+        assert page.wait_for(1) == ["you"]
+    assert "inbox of this process is not ours" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_flood_does_not_keep_a_process_from_anything_else(redis: RedisServer, make: Make) -> None:
+    """Signs of life are given, and errands done, though more is waiting than can be read for a while."""
+    pubsub = make(redis.url)
+    client = redis.client()
+    with page_on(pubsub, "lobby") as page:
+        flood = client.pipeline(transaction=False)
+        for _ in range(200_000):
+            flood.publish("websock:topic:lobby", "0-0 0-0 message \nnull")
+        flood.execute()
+        pubsub.broadcast("lobby", "behind it")
+        sign = client.zscore("websock:processes", addresses.process())
+        done = threading.Event()
+        listener(pubsub).errand(done.set)
+        until(lambda: client.zscore("websock:processes", addresses.process()) > sign and done.is_set())
+        assert page.mail == [], "or it was no flood"
+        assert page.wait_for(1) == ["behind it"]
+
+
+def test_an_answer_that_was_lost_is_asked_for_again(redis: RedisServer, make: Make, caplog: Any) -> None:
+    """The end of a monitored connection was told while nothing came here, and is not kept any more."""
+    with workers(redis, 1) as server, Relay(redis.port) as relay:
+        pubsub = make(f"redis://127.0.0.1:{relay.port}", lifetime=60, keep=3)
+        told = Told(server)
+        address = told.do("address")
+        with page_on(pubsub, "lobby") as page:
+            pubsub.monitor(address, page.mailbox)
+            relay.cut()
+            told.close()
+            inbox = f"websock:inbox:{addresses.process()}"
+            until(lambda: redis.client().xlen(inbox))
+            redis.client().delete(inbox)
+            redis.client().xadd(inbox, {"b": "1-1", "k": "message", "s": "", "n": "", "d": '["send","x","y",1]'})
+            until(lambda: not listener(pubsub).connected)
+            relay.heal()
+            assert page.wait_for(1) == [("down", address, ("error", "no such connection"))]
+    assert "may be lost" in caplog.text
+
+
+def threads(name: str) -> int:
+    return sum(thread.name == name for thread in threading.enumerate())
+
+
+def test_a_buffer_ends_with_its_pubsub(redis: RedisServer, make: Make, caplog: Any) -> None:
+    name = "websock_gevent.pubsub.buffer"
+    before = threads(name)
+    one, two = make(redis.url, buffer=10), make(redis.url, buffer=10)
+    one.broadcast("lobby", 1)
+    assert one.flush(DEADLINE)
+    redis.freeze()
+    two.broadcast("lobby", "lost")
+    one.close()
+    two.close()
+    assert "1 messages in the buffer are lost" in caplog.text
+    redis.thaw()
+    until(lambda: threads(name) == before)
+
+
+def test_listening_outlasts_the_thread_that_began_it(redis: RedisServer) -> None:
+    """In a patched process, a greenlet ends with its thread: the first subscription comes from one that does."""
+    code = (
+        """
+import gevent.monkey; gevent.monkey.patch_all()
+import gevent, sys
+from gevent import monkey
+"""
+        + SUBSCRIBED.replace('pubsub.subscribe("lobby", page.mailbox)', "")
+        + """
+def begin():
+    pubsub.subscribe("lobby", page.mailbox)
+    buffered.broadcast("lobby", "first")
+    gevent.get_hub().destroy()
+buffered = PubSub(sys.argv[-1], buffer=10)
+gevent.get_hub().threadpool.apply(begin)
+buffered.broadcast("lobby", "second")
+pubsub.broadcast("other", "third")
+pubsub.subscribe("other", page.mailbox)
+pubsub.broadcast("other", "fourth")
+assert sorted(page.wait_for(3)) == ["first", "fourth", "second"], page.mail
+assert buffered.flush(5)
+buffered.broadcast("lobby", "fifth")
+assert page.wait_for(4)[3] == "fifth"
+client.close()
+pubsub.close()
+buffered.close()
+print("done")
+"""
+    )
+    done = subprocess.run([sys.executable, "-c", code, redis.url], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.stdout.strip() == "done", done.stderr
+    assert "Traceback" not in done.stderr

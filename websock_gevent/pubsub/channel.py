@@ -15,6 +15,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
+from ..locks import new_lock
 from .client import Client
 from .errors import Unavailable
 
@@ -25,12 +26,14 @@ class Wakener:
     """Ends the wait of one thread, from any other."""
 
     def __init__(self) -> None:
+        self._lock = new_lock()  # a descriptor that is closed may be somebody else's the next moment
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def wake(self) -> None:
         """Wake the thread that waits, or the next time it does."""
-        with suppress(BlockingIOError, OSError):  # it has been woken so often that the pipe is full; or it has ended
-            os.write(self._writer, b"x")
+        with self._lock, suppress(BlockingIOError):  # it has been woken so often that the pipe is full
+            if self._writer >= 0:
+                os.write(self._writer, b"x")
 
     def fileno(self) -> int:
         """The descriptor to wait for."""
@@ -44,9 +47,10 @@ class Wakener:
 
     def close(self) -> None:
         """Give the descriptors back."""
-        reader, writer, self._writer = self._reader, self._writer, -1
-        os.close(writer)
-        os.close(reader)
+        with self._lock:
+            os.close(self._writer)
+            os.close(self._reader)
+            self._writer = -1
 
 
 class Channel:

@@ -108,8 +108,16 @@ class Client:
         client = self._redis()
         if not self._checked:
             self.check()
-        with self.errors():
-            return function(client)
+        try:
+            with self.errors():
+                return function(client)
+        except (
+            ReadOnly
+        ):  # perhaps it was the master when these connections were made, and the address leads elsewhere now
+            with self._lock:
+                self._shared = self._local.redis = None
+            with self.errors():
+                return function(self._redis())
 
     def script(self, code: str, keys: list[str], arguments: list[Any]) -> Any:
         """Run a script; loaded into the server if it is not there.

@@ -99,9 +99,13 @@ def parse(topic: str, data: str) -> tuple[Position, Entry]:
 
 
 def entry_of(topic: str, stored: Any) -> Entry:
-    """Return what is stored in a stream."""
-    id_, (_, _, _, kind, _, sender, _, _, _, text) = stored
-    return Entry(topic, _KINDS[kind], id_, text, sender)
+    """Return what is stored in a stream; a gap in the place of something that somebody else has put there."""
+    id_, fields = stored
+    try:
+        _, _, _, kind, _, sender, _, _, _, text = fields
+        return Entry(topic, _KINDS[kind], id_, text, sender)
+    except (KeyError, ValueError):
+        return gap(topic)
 
 
 def missed(topic: str, since: Position | None, answer: Any) -> Replay:
@@ -132,4 +136,4 @@ def caught_up(topic: str, since: Position, answer: Any, age: float, cut: Cut) ->
 
 def _is_before(since: Position | None, first: Any) -> bool:
     """Tell whether the oldest entry of a stream follows directly on a position."""
-    return first is not None and position(first[1][1]) == since
+    return first is not None and since is not None and position(first[1][1]) == since

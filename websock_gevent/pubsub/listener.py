@@ -36,7 +36,7 @@ logger = logging.getLogger("websock_gevent")
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 #: Names in one command; topics that are caught up in one go, which may be ``keep`` messages each.
 CHUNK, CATCH_UP = 500, 50
-#: Seconds of work after which everybody else has a turn.
+#: Seconds of work of one kind after which everything else has a turn.
 TURN = 0.01
 
 
@@ -248,31 +248,37 @@ class Listener:
         return early
 
     def _serve(self, channel: Channel, wakener: Wakener) -> None:
+        is_more = False
         while True:
             fresh, left = self._fulfil()
             self._subscribe(channel, fresh)
             for feed in left:
                 channel.send("UNSUBSCRIBE", feed.stream)
-            channel.wait(min(self._next_beat, self._next_errand if self._errands else math.inf))
+            if is_more:
+                time.sleep(0.0001)  # others have a turn
+            else:
+                channel.wait(min(self._next_beat, self._next_errand if self._errands else math.inf))
             if self._is_over():
                 return
             wakener.clear()
-            self._read(channel)
+            is_more = self._read(channel)
             self._begin(self._confirmed)
             channel.watch()
             if monotonic() >= self._next_beat:
                 self._next_beat = monotonic() + self._settings.lifetime / 3
+                if self._client.check() != self._run:
+                    raise Unavailable(f"Redis at {self._client.shown} is another server than the one listened to")
                 self._beat()
             self._run_errands()
 
-    def _read(self, channel: Channel) -> None:
-        """Take what has come; others have a turn in between."""
-        began = monotonic()
+    def _read(self, channel: Channel) -> bool:
+        """Take what has come, as much as there is time for. Return whether there may be more."""
+        until = monotonic() + TURN
         for response in channel.pending():
             self._take(response)
-            if monotonic() - began > TURN:
-                time.sleep(0.0001)
-                began = monotonic()
+            if monotonic() > until:
+                return True
+        return False
 
     def _take(self, response: Any) -> None:
         if response[0] == "message":
@@ -341,7 +347,8 @@ class Listener:
     # Errands.
 
     def _run_errands(self) -> None:
-        while self._errands and monotonic() >= self._next_errand:
+        until = monotonic() + TURN
+        while self._errands and self._next_errand <= monotonic() < until:
             try:
                 self._errands[0]()
             except Unavailable:

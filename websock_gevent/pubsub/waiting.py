@@ -19,6 +19,8 @@ __all__ = ["aside", "background"]
 
 T = TypeVar("T")
 
+_start_thread: Callable[..., object] = monkey.get_original("_thread", "start_new_thread")
+
 
 def aside(function: Callable[..., T], *args: Any) -> T:
     """Call something that blocks, without holding up the hub of this thread, if there is one.
@@ -49,8 +51,22 @@ def _outcome(function: Callable[..., T], args: tuple[Any, ...]) -> tuple[T | Non
 
 def background(function: Callable[[], object], name: str) -> object:
     """Run something beside everything else. The end of the process does not wait for it."""
-    if monkey.is_module_patched("threading"):
+    if not monkey.is_module_patched("threading"):
+        thread = threading.Thread(target=function, name=name, daemon=True)
+        thread.start()
+        return thread
+    if gevent.get_hub().main_hub:
         return gevent.spawn(function)  # as a patched Thread, but a copy of it in a forked child may end without a fuss
-    thread = threading.Thread(target=function, name=name, daemon=True)
-    thread.start()
-    return thread
+    return _start_thread(_with_hub, (function,))  # a greenlet would end with this thread, which may be one of a pool
+
+
+def _with_hub(function: Callable[[], object]) -> None:
+    """Call something in a new thread of a patched process, where it may wait for what only other threads do."""
+    hub = gevent.get_hub()
+    reason_to_wait = hub.loop.async_()  # else gevent says that nothing could ever happen
+    reason_to_wait.start(int)
+    try:
+        function()
+    finally:
+        reason_to_wait.close()
+        hub.destroy(destroy_loop=True)
