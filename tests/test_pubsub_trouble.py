@@ -29,7 +29,7 @@ from test_pubsub_redis import (
 )
 
 from websock_gevent import addresses
-from websock_gevent.pubsub import PubSub
+from websock_gevent.pubsub import AccessDenied, MemoryFull, PubSub, PubSubError, ReadOnly
 
 Make = Callable[..., PubSub]
 
@@ -169,6 +169,42 @@ def test_an_answer_that_was_lost_is_asked_for_again(redis: RedisServer, make: Ma
             relay.heal()
             assert page.wait_for(1) == [("down", address, ("error", "no such connection"))]
     assert "may be lost" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("NOPERM this user has no permissions to run the 'xadd' command", AccessDenied),
+        ("ERR ACL failure in script: User chat has no permissions to run the 'xadd' command", AccessDenied),
+        ("ERR The user executing the script can't run this command or subcommand", AccessDenied),
+        ("ERR Error running script (call to f_1): @user_script:4: -OOM used memory > 'maxmemory'.", MemoryFull),
+        ("OOM command not allowed when used memory > 'maxmemory'.", MemoryFull),
+        ("ERR Error running script (call to f_1): @user_script:4: -READONLY You can't write against it.", ReadOnly),
+        ("READONLY You can't write against a read only replica.", ReadOnly),
+        ("ERR something else about READONLY, NOPERM and the ROOM", PubSubError),
+    ],
+)
+def test_what_servers_of_all_versions_say(redis: RedisServer, make: Make, words: str, error: type[PubSubError]) -> None:
+    """A script has the server at hand say what others would."""
+    backend: Any = make(redis.url)._use()
+    with pytest.raises(PubSubError) as refused:
+        backend._client.script("return redis.error_reply(ARGV[1])", [], [words])
+    assert type(refused.value) is error
+
+
+def test_a_topic_that_cannot_be_read_is_refused_by_its_own_cause(redis: RedisServer, make: Make) -> None:
+    """Whatever stands in its name; and the others go on."""
+    pubsub, other = make(redis.url), make(redis.url)
+    topic = "ROOM: READONLY, NOPERM"
+    with page_on(pubsub, "lobby") as page:
+        redis.client().set(f"websock:topic:{topic}", "something else")
+        with pytest.raises(PubSubError, match="WRONGTYPE") as refused:
+            pubsub.subscribe(topic, page.mailbox)
+        assert type(refused.value) is PubSubError
+        with pytest.raises(PubSubError, match="WRONGTYPE"):
+            pubsub.broadcast(topic, 1)
+        until(lambda: listener(pubsub).connected)
+        assert page.rest(other, "lobby") == []
 
 
 def threads(name: str) -> int:

@@ -185,8 +185,8 @@ class _Errors:
             raise _translated(error, self._shown) from error
 
 
-#: What the server says when a user has no right to do something, by itself and in a script.
-_DENIALS = ("NOPERM", "executing the script can't")
+#: What the server says when a user has no right to do something in a script: up to 7.0, and from then on.
+_DENIALS = ("executing the script can't", "ACL failure in script")
 
 
 def _translated(error: Exception, shown: str) -> PubSubError:
@@ -194,9 +194,9 @@ def _translated(error: Exception, shown: str) -> PubSubError:
     text = str(error) or type(error).__name__
     if isinstance(error, (AuthenticationError, NoPermissionError)) or any(denial in text for denial in _DENIALS):
         return AccessDenied(f"Redis at {shown} denies access: {text}")
-    if "OOM" in text or "used memory > 'maxmemory'" in text:
+    if "used memory > 'maxmemory'" in text:
         return MemoryFull(f"Redis at {shown} has no memory left (maxmemory): {text}")
-    if isinstance(error, ReadOnlyError) or "READONLY" in text:
+    if isinstance(error, ReadOnlyError) or "-READONLY " in text:  # 6.2 shows what a script met in a text of its own
         return ReadOnly(f"Redis at {shown} is a read-only replica; PubSub needs the master: {text}")
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError, OSError)):
         broken = isinstance(error, redis.ConnectionError) and not isinstance(error, BusyLoadingError)
