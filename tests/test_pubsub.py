@@ -644,6 +644,28 @@ def test_to_track_again_changes_the_meta(pubsub: PubSub, enter: Enter) -> None:
     assert pubsub.list("lobby") == {"ann": ["away"]}
 
 
+def test_joins_and_leaves_come_in_the_order_in_which_they_happened(pubsub: PubSub, enter: Enter) -> None:
+    """Whichever threads they happen in."""
+    (page, _), (ann, _) = enter(), enter()
+    pubsub.subscribe("lobby", page.mailbox)
+
+    def come_and_go() -> None:
+        for _ in range(100):
+            pubsub.track("lobby", "ann", None, ann.mailbox)
+            pubsub.untrack("lobby", "ann", ann.mailbox)
+
+    pool = gevent.get_hub().threadpool
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns at the most awkward moments
+    try:
+        gevent.joinall([pool.spawn(come_and_go) for _ in range(4)], timeout=DEADLINE, raise_error=True)
+    finally:
+        sys.setswitchinterval(interval)
+    assert pubsub.list("lobby") == {}
+    kinds = [kind for kind, *_ in page.rest(pubsub, "lobby")]
+    assert kinds == ["join", "leave"] * (len(kinds) // 2)
+
+
 def test_presence_is_part_of_the_topic(pubsub: PubSub, enter: Enter) -> None:
     """Joins and leaves have their place among the messages, also in a replay."""
     (page, client), (ann, _), (late, _), (plain, second) = enter(), enter(), enter(), enter()

@@ -56,19 +56,21 @@ class Embedded:
 
     def publish(self, topic: str, text: str, sender: str) -> str:
         """Deliver to all subscribers, and keep."""
-        return self._publish(topic, "message", text, sender)
-
-    def _publish(self, topic: str, kind: Kind, text: str, sender: str = "") -> str:
         with self._lock:
-            self._expire()
-            log = self._logs.get(topic)
-            if log is None:
-                log = self._logs[topic] = _Log(self._settings.keep)
-            self._logs.move_to_end(topic)
-            entry = Entry(topic, kind, f"{self._epoch}-{next(self._numbers)}", text, sender)
-            log.append(entry)
+            log, id_ = self._keep(topic, "message", text, sender)
         self._deliver(log)
-        return entry.id
+        return id_
+
+    def _keep(self, topic: str, kind: Kind, text: str, sender: str = "") -> tuple[_Log, str]:
+        """Put an entry in its place, under the lock. Return where, and its id."""
+        self._expire()
+        log = self._logs.get(topic)
+        if log is None:
+            log = self._logs[topic] = _Log(self._settings.keep)
+        self._logs.move_to_end(topic)
+        entry = Entry(topic, kind, f"{self._epoch}-{next(self._numbers)}", text, sender)
+        log.append(entry)
+        return log, entry.id
 
     def _expire(self) -> None:
         limit = time.monotonic() - self._settings.age
@@ -124,17 +126,23 @@ class Embedded:
 
     def track(self, tracked: Tracked) -> None:
         """Enter, and tell the topic."""
-        before = self.presence.put(tracked)
-        if before is None or before.text != tracked.text:
-            self._publish(tracked.topic, "join", tracked.text)
+        with self._lock:
+            before = self.presence.put(tracked)
+            if before is not None and before.text == tracked.text:
+                return
+            log, _ = self._keep(tracked.topic, "join", tracked.text)
             if before is not None:
-                self._publish(before.topic, "leave", before.text)
+                self._keep(tracked.topic, "leave", before.text)
+        self._deliver(log)
 
     def untrack(self, topic: str, mailbox: Mailbox, key: str) -> None:
         """Remove, and tell the topic."""
-        gone = self.presence.take(topic, mailbox, key)
-        if gone is not None:
-            self._publish(topic, "leave", gone.text)
+        with self._lock:
+            gone = self.presence.take(topic, mailbox, key)
+            if gone is None:
+                return
+            log, _ = self._keep(topic, "leave", gone.text)
+        self._deliver(log)
 
     def list(self, topic: str) -> list[str]:
         """Return who is present."""
@@ -142,8 +150,10 @@ class Embedded:
 
     def end(self, mailbox: Mailbox) -> None:
         """Remove all that it has, and tell the topics."""
-        for gone in self.presence.drop(mailbox):
-            self._publish(gone.topic, "leave", gone.text)
+        with self._lock:
+            logs = [self._keep(gone.topic, "leave", gone.text)[0] for gone in self.presence.drop(mailbox)]
+        for log in logs:
+            self._deliver(log)
 
     def flush(self, timeout: float) -> bool:
         """Nothing waits."""
