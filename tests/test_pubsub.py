@@ -698,6 +698,21 @@ def test_a_key_is_any_text(pubsub: PubSub, enter: Enter, key: str) -> None:
     assert pubsub.list("lobby") == {}
 
 
+def test_what_was_closed_may_be_used_again(pubsub: PubSub, enter: Enter) -> None:
+    page, _ = enter()
+    for number in range(3):
+        pubsub.subscribe("lobby", page.mailbox)
+        pubsub.track("lobby", "ann", number, page.mailbox)
+        pubsub.monitor(page.mailbox.address, page.mailbox)
+        page.wait_for(number + 1)
+        pubsub.close()
+        assert pubsub.list("lobby") == {}
+        pubsub.broadcast("lobby", "nobody listens")
+    pubsub.close()
+    pubsub.close()
+    assert [meta for *_, meta in page.mail] == [0, 1, 2]
+
+
 # What dies with a connection.
 
 

@@ -228,7 +228,7 @@ def test_a_frozen_server_is_noticed_and_caught_up(redis: RedisServer, make: Make
     assert all(record.exc_info is None for record in caplog.records)
 
 
-def test_a_cut_link_is_noticed_and_caught_up(redis: RedisServer, make: Make) -> None:
+def test_a_cut_link_is_noticed_and_caught_up(redis: RedisServer, make: Make, caplog: Any) -> None:
     with Relay(redis.port) as relay:
         pubsub, other = make(f"redis://127.0.0.1:{relay.port}", lifetime=60), make(redis.url)
         with page_on(pubsub, "lobby") as page, page_on(pubsub, "quiet") as quiet:
@@ -241,6 +241,7 @@ def test_a_cut_link_is_noticed_and_caught_up(redis: RedisServer, make: Make) -> 
             relay.heal()
             assert page.wait_for(50) == list(range(50))
             assert quiet.rest(other, "quiet") == [], "nothing was published there, and the server knows"
+            assert "49 entries replayed, 0 gaps" in caplog.text
 
 
 def test_a_cut_longer_than_what_is_kept_is_a_gap(redis: RedisServer, make: Make) -> None:
@@ -815,7 +816,7 @@ class Told:
 
 
 @contextmanager
-def workers(redis: RedisServer, count: int, worker: str = "gevent", **settings: Any) -> Iterator[Server]:
+def workers(redis: Any, count: int, worker: str = "gevent", **settings: Any) -> Iterator[Server]:
     """Run so many workers with the app ``listening``, loaded before they are forked."""
     environment = {"REDIS_URL": redis.url, "PUBSUB": json.dumps({**QUICK, **settings})}
     more = ["--threads", "8"] if worker == "gthread" else []

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -205,6 +206,53 @@ def test_a_topic_that_cannot_be_read_is_refused_by_its_own_cause(redis: RedisSer
             pubsub.broadcast(topic, 1)
         until(lambda: listener(pubsub).connected)
         assert page.rest(other, "lobby") == []
+
+
+#: What JSON, Lua and Redis each write in their own way.
+STRANGE = '{} "a" \\\\ \x00 ü \n \N{PARTY POPPER} %s . 1'
+
+
+def test_a_host_that_was_cut_off_says_again_who_is_there(redis: RedisServer, make: Make) -> None:
+    """For longer than ``lifetime``: to the others it was dead."""
+    witness = make(redis.url)
+    with Relay(redis.port) as relay, workers(SimpleNamespace(url=f"redis://127.0.0.1:{relay.port}"), 1) as server:
+        with page_on(witness, STRANGE) as page:
+            told = Told(server)
+            told.do("track", STRANGE, f"ann {STRANGE}", [STRANGE])
+            assert witness.list(STRANGE) == {f"ann {STRANGE}": [[STRANGE]]}
+            relay.cut()
+            until(lambda: witness.list(STRANGE) == {})
+            page.wait_for(2)
+            relay.heal()
+            until(lambda: witness.list(STRANGE) == {f"ann {STRANGE}": [[STRANGE]]})
+            told.close()
+            assert [(one[0], one[2:]) for one in page.wait_for(4)] == [
+                (kind, (f"ann {STRANGE}", [STRANGE])) for kind in ("join", "leave", "join", "leave")
+            ]
+
+
+def test_nothing_stays_in_the_server_for_ever(redis: RedisServer, make: Make) -> None:
+    with workers(redis, 1) as server:
+        pubsub = make(redis.url)
+        told = Told(server)
+        address = told.do("address")
+        with page_on(pubsub, "lobby") as page:
+            pubsub.track("lobby", "ann", 1, page.mailbox)
+            pubsub.monitor(address, page.mailbox)
+            pubsub.send(address, "you")
+            told.do("track", "lobby", "bob", 2)
+            told.do("send", page.mailbox.address, "you too")
+            page.wait_for(2)
+            told.close()
+            page.wait_for(4)
+        server.kill()
+        until(lambda: redis.client().zcard("websock:processes") == 1)
+        pubsub.close()
+    client = redis.client()
+    left = client.keys()
+    assert left == ["websock:topic:lobby"]
+    assert 0 < client.pttl(left[0]) <= 3_600_000
+    assert client.xlen(left[0]) == 4
 
 
 def threads(name: str) -> int:
