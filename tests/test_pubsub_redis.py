@@ -496,7 +496,7 @@ def test_a_wrong_password(redis: RedisServer, make: Make) -> None:
     assert make(f"redis://:right@127.0.0.1:{redis.port}").broadcast("lobby", 1)
 
 
-def test_users_with_few_rights(redis: RedisServer, make: Make) -> None:
+def test_users_with_few_rights(redis: RedisServer, make: Make, caplog: Any) -> None:
     """The rights that the documentation names are enough; with fewer, the error says what is missing."""
     rights = Path(ROOT / "docs/pubsub.rst").read_text().split("ACL SETUSER chat ")[1].split("\n\n")[0].split()
     admin = redis.client()
@@ -508,6 +508,9 @@ def test_users_with_few_rights(redis: RedisServer, make: Make) -> None:
         assert pubsub.list("lobby") == {"ann": [1]}
         assert not pubsub.send("0123456789abcdef.1", 1)
         assert page.rest(pubsub, "lobby") == [("join", "lobby", "ann", 1)]
+        pubsub.close()
+    assert not admin.keys("websock:present:*") + admin.keys("websock:processes")
+    assert caplog.text == ""
     admin.execute_command("ACL", "SETUSER", "chat", "resetchannels")
     with pytest.raises(AccessDenied, match="(?i)channel|permission"):
         make(url).broadcast("lobby", 1)
@@ -721,6 +724,8 @@ def test_a_script_with_a_buffer_sends_it_before_it_ends(redis: RedisServer, make
         code = f"p = PubSub({redis.url!r}, buffer=100); [p.broadcast('lobby', n) for n in range(100)]"
         publisher(redis.url, code)
         assert page.wait_for(100) == list(range(100))
+        publisher(redis.url, f"PubSub({redis.url!r}, buffer=100).broadcast('lobby', 100)")  # it is held by nobody
+        assert page.wait_for(101)[100] == 100
 
 
 def test_celery_tasks_publish(redis: RedisServer, make: Make) -> None:

@@ -208,6 +208,19 @@ def test_a_topic_that_cannot_be_read_is_refused_by_its_own_cause(redis: RedisSer
         assert page.rest(other, "lobby") == []
 
 
+def test_who_unsubscribes_while_somebody_subscribes_ends_the_wait(redis: RedisServer, make: Make) -> None:
+    pubsub = make(redis.url, timeout=2 * DEADLINE, watchdog=2 * DEADLINE, lifetime=20 * DEADLINE)
+    with page_on(pubsub, "lobby") as page:
+        redis.freeze()
+        waiting = gevent.spawn(pubsub.subscribe, "second", page.mailbox)
+        until(lambda: pubsub._registry.get("second"))
+        pubsub.unsubscribe("second", page.mailbox)
+        waiting.get(timeout=DEADLINE)
+        redis.thaw()
+        pubsub.broadcast("second", "nobody listens")
+        assert page.rest(pubsub, "lobby") == []
+
+
 #: What JSON, Lua and Redis each write in their own way.
 STRANGE = '{} "a" \\\\ \x00 ü \n \N{PARTY POPPER} %s . 1'
 

@@ -11,10 +11,12 @@ from .entries import Replay
 from .presence import Tracked
 from .registry import Topic
 
-__all__ = ["Backend", "Down", "Settings"]
+__all__ = ["GOODBYE", "Backend", "Down", "Settings"]
 
 #: Told when somebody who is monitored in another process has ended: its address and the reason.
 Down = Callable[[str, object], None]
+#: Seconds that the end of a process waits for what has to be said to the server.
+GOODBYE = 2.0
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ class Listener:
         self._next_beat = self._next_errand = 0.0
         self._lost_at = monotonic()
         self._error: PubSubError | None = None
+        self._complaint = ""
         self._stopped = False
         self.connected = False
 
@@ -313,6 +314,7 @@ class Listener:
                 del self._feeds[feed.stream]
                 fresh.pop(feed.stream, None)
                 left[feed.stream] = feed
+                feed.ready.set()  # whoever still waits for it waits for nothing
         return list(fresh.values()), [feed for stream, feed in left.items() if stream not in self._feeds]
 
     def _subscribe(self, channel: Channel, feeds: list[Feed]) -> None:
@@ -354,11 +356,14 @@ class Listener:
             except Unavailable:
                 raise
             except PubSubError as error:
-                logger.warning("PubSub: %s; it will be tried again", error)
+                if str(error) != self._complaint:
+                    self._complaint = str(error)
+                    logger.warning("PubSub: %s; it will be tried again", error)
                 self._next_errand = monotonic() + LONGEST_PAUSE
                 return
             except Exception:  # ours; it would fail again
                 logger.exception("PubSub: an errand failed")
+            self._complaint = ""
             self._errands.popleft()
 
 

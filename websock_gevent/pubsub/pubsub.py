@@ -6,7 +6,6 @@ a connection holds dies with it. What has to leave the process is the backend's:
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +14,7 @@ from weakref import WeakSet
 from .. import addresses
 from ..locks import new_lock
 from ..mailbox import Mailbox, current
-from .backend import Backend, Settings
+from .backend import GOODBYE, Backend, Settings
 from .embedded import Embedded
 from .entries import decode, encode
 from .errors import shown
@@ -28,8 +27,6 @@ __all__ = ["PubSub"]
 
 #: Who is present on a topic: the metas by key.
 Metas = dict[str, list[Any]]
-#: Seconds that the end of a process waits for what has to be said to the server.
-GOODBYE = 2.0
 _SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -357,10 +354,4 @@ def _after_fork() -> None:
         pubsub._use()
 
 
-def _at_exit() -> None:
-    for pubsub in tuple(_all):
-        pubsub.close()
-
-
 os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_at_exit)

@@ -6,6 +6,7 @@ Owns when this process counts as alive, and puts the parts together: it publishe
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from .. import addresses
 from ..locks import new_lock
 from ..mailbox import Mailbox
 from . import scripts
-from .backend import Down, Settings
+from .backend import GOODBYE, Down, Settings
 from .buffer import Buffer
 from .client import Client
 from .entries import Replay, position
@@ -36,7 +37,7 @@ logger = logging.getLogger("websock_gevent")
 
 #: For the names of what this process publishes, through whichever PubSub: a repeated attempt is known by its name.
 _numbers = count(1)
-#: Those that may share an inbox and a sign of life in the server.
+#: Those that are in use, though nobody may hold their PubSub any more.
 _open: WeakSet[RedisBackend] = WeakSet()
 
 
@@ -287,3 +288,12 @@ class RedisBackend:
                 self._bury(self._process, willingly=1)
         except PubSubError as error:
             logger.warning("PubSub: the process ends without a word. %s", error)
+
+
+def _at_exit() -> None:
+    for backend in tuple(_open):
+        if backend._process == addresses.process():  # and not a copy of the parent's
+            backend.close(GOODBYE)
+
+
+atexit.register(_at_exit)
