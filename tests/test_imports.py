@@ -62,10 +62,10 @@ ALLOWED = {
     "pubsub/backend": "mailbox pubsub/entries pubsub/presence pubsub/registry",
     "pubsub/embedded": "locks mailbox pubsub/backend pubsub/entries pubsub/presence pubsub/registry",
     "pubsub/scripts": "",
-    "pubsub/waiting": "",
+    "pubsub/waiting": "locks",
     "pubsub/buffer": "locks pubsub/errors pubsub/waiting",
     "pubsub/client": "locks pubsub/errors pubsub/waiting",
-    "pubsub/feeds": "pubsub/entries",
+    "pubsub/feeds": "pubsub/entries pubsub/waiting",
     "pubsub/channel": "locks pubsub/client pubsub/errors",
     "pubsub/listener": "pubsub/backend pubsub/channel pubsub/client pubsub/entries pubsub/errors pubsub/feeds "
     "pubsub/scripts pubsub/waiting",

@@ -320,3 +320,42 @@ print("done")
     done = subprocess.run([sys.executable, "-c", code, redis.url], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stdout.strip() == "done", done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_greenlets_and_threads_wait_for_the_same(redis: RedisServer) -> None:
+    """In a patched process, the greenlets of several threads at once: for the server, a subscription, the buffer."""
+    code = (
+        """
+import gevent.monkey; gevent.monkey.patch_all()
+import gevent, sys
+"""
+        + SUBSCRIBED.replace('pubsub.subscribe("lobby", page.mailbox)', "")
+        + """
+from websock_gevent.pubsub import Unavailable
+pool = gevent.get_hub().threadpool
+def everywhere(function, *arguments):
+    jobs = [pool.spawn(function, *arguments) for _ in range(3)] + [gevent.spawn(function, *arguments)]
+    return [job.get(timeout=20) for job in jobs]
+def absent():
+    try:
+        away.subscribe("lobby", page.mailbox)
+    except Unavailable:
+        return True
+away = PubSub("redis://127.0.0.1:1", timeout=0.5)
+assert everywhere(absent) == [True] * 4
+for number in range(20):
+    everywhere(pubsub.subscribe, "topic %d" % number, page.mailbox)
+buffered = PubSub(sys.argv[-1], buffer=10)
+buffered.broadcast("topic 1", 1)
+assert everywhere(buffered.flush) == [True] * 4
+everywhere(buffered.broadcast, "topic 2", 2)
+assert sorted(page.wait_for(5)) == [1, 2, 2, 2, 2]
+client.close()
+buffered.close()
+pubsub.close()
+print("done")
+"""
+    )
+    done = subprocess.run([sys.executable, "-c", code, redis.url], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.stdout.strip() == "done", done.stderr
+    assert "Traceback" not in done.stderr

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..locks import new_lock
 from .errors import BufferFull, PubSubError
-from .waiting import background
+from .waiting import Signal, background
 
 __all__ = ["Buffer"]
 
@@ -42,7 +42,7 @@ class Buffer:
         self._waiting: deque[Any] = deque()
         self._lock = new_lock()
         self._news = threading.Event()
-        self._empty = threading.Event()
+        self._empty = Signal()
         self._empty.set()
         self._starting = threading.Lock()
         self._thread: object = None

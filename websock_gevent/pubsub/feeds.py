@@ -6,11 +6,11 @@ delivers each entry once and in order, or a gap. Used by the listener's thread a
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .entries import NOWHERE, Entry, Kind, Position, Replay, gap, position
+from .waiting import Signal
 
 __all__ = ["Cut", "Feed", "caught_up", "entry_of", "missed", "parse"]
 
@@ -49,7 +49,7 @@ class Feed:
         self.stream = stream
         self.deliver = deliver
         self.position: Position | None = None
-        self.ready = threading.Event()
+        self.ready = Signal()
         self._early: list[tuple[Position, Entry]] = []
 
     def begin(self, at: Position) -> bool:

@@ -26,7 +26,7 @@ from .entries import NOWHERE, position
 from .errors import PubSubError, Unavailable
 from .feeds import Cut, Feed, caught_up, parse
 from .scripts import REPLAY
-from .waiting import aside, background
+from .waiting import Signal, aside, background
 
 __all__ = ["Listener"]
 
@@ -71,7 +71,7 @@ class Listener:
         self._pid = os.getpid()
         self._thread: object = None
         self._starting = threading.Lock()
-        self._tried = threading.Event()
+        self._tried = Signal()
         self._wakener: Wakener | None = None
         self._channel: Channel | None = None
         self._run = ""
@@ -267,9 +267,9 @@ class Listener:
             channel.watch()
             if monotonic() >= self._next_beat:
                 self._next_beat = monotonic() + self._settings.lifetime / 3
+                self._beat()
                 if self._client.check() != self._run:
                     raise Unavailable(f"Redis at {self._client.shown} is another server than the one listened to")
-                self._beat()
             self._run_errands()
 
     def _read(self, channel: Channel) -> bool:

@@ -15,11 +15,52 @@ import gevent
 from gevent import getcurrent, monkey
 from gevent._hub_local import get_hub_if_exists
 
-__all__ = ["aside", "background"]
+from ..locks import new_lock
+
+__all__ = ["Signal", "aside", "background"]
 
 T = TypeVar("T")
 
 _start_thread: Callable[..., object] = monkey.get_original("_thread", "start_new_thread")
+
+
+class Signal:
+    """As `threading.Event`, but in a patched process, too, the greenlets of several threads may wait for it at once."""
+
+    def __init__(self) -> None:
+        self._lock = new_lock()
+        self._is_set = False
+        self._waiting: list[threading.Event] = []
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Wake all who wait; who comes later does not wait."""
+        with self._lock:
+            self._is_set = True
+            waiting, self._waiting = self._waiting, []
+        for event in waiting:
+            event.set()
+
+    def clear(self) -> None:
+        """Let wait who comes later."""
+        self._is_set = False
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is set. Return ``False`` if it is not within so many seconds."""
+        event = threading.Event()  # each one's own: gevent's belong to the thread that waits for them first
+        with self._lock:
+            if self._is_set:
+                return True
+            self._waiting.append(event)
+        try:
+            return event.wait(seconds)
+        finally:
+            with self._lock:
+                if event in self._waiting:
+                    self._waiting.remove(event)
 
 
 def aside(function: Callable[..., T], *args: Any) -> T:
