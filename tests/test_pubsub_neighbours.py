@@ -195,6 +195,20 @@ def test_presence_that_could_not_be_said_again_is_said_later(redis: RedisServer,
         until(lambda: pubsub.list("lobby") == {"ann": [1]})
 
 
+def test_who_leaves_while_everybody_is_said_again_has_left(redis: RedisServer, make: Make) -> None:
+    pubsub = make(redis.url)
+    client = redis.client()
+    with page_on(pubsub, "lobby") as page:
+        for number in range(2000):
+            pubsub.track("crowd", str(number), None, page.mailbox)
+        client.flushall()
+        until(lambda: client.exists("websock:processes"))  # it is about to say who is there
+        for number in range(1980, 2000):
+            pubsub.untrack("crowd", str(number), page.mailbox)
+        until(lambda: len(pubsub.list("crowd")) >= 1980)
+        until(lambda: pubsub.list("crowd").keys() == {str(number) for number in range(1980)})
+
+
 def test_the_end_of_a_tracked_one_in_other_threads(redis: RedisServer, make: Make) -> None:
     pubsub = make(redis.url)
     with page_on(pubsub, "lobby") as page:

@@ -244,6 +244,23 @@ def test_a_host_that_was_cut_off_says_again_who_is_there(redis: RedisServer, mak
             ]
 
 
+def test_a_server_that_forgot_has_killed_nobody(redis: RedisServer, make: Make) -> None:
+    """Who is there again first gives the others time."""
+    client = redis.client()
+    with workers(redis, 1, lifetime=4) as server:
+        pubsub, told = make(redis.url), Told(server)
+        address = told.do("address")
+        process = addresses.process_of(address)
+        with page_on(pubsub, "lobby") as page:
+            pubsub.monitor(address, page.mailbox)
+            sign = client.zscore("websock:processes", process)
+            until(lambda: client.zscore("websock:processes", process) > sign)  # the next is a good while away
+            client.flushall()
+            until(lambda: client.zscore("websock:processes", process))
+            told.close()
+            assert page.wait_for(1) == [("down", address, "remote")]
+
+
 def test_nothing_stays_in_the_server_for_ever(redis: RedisServer, make: Make) -> None:
     with workers(redis, 1) as server:
         pubsub = make(redis.url)
@@ -285,6 +302,16 @@ def test_a_buffer_ends_with_its_pubsub(redis: RedisServer, make: Make, caplog: A
     assert "1 messages in the buffer are lost" in caplog.text
     redis.thaw()
     until(lambda: threads(name) == before)
+
+
+def test_what_is_lost_at_the_end_is_said_once() -> None:
+    """Whether the program closes its PubSub or not."""
+    for closing in ("p.close()", "pass"):
+        code = "from websock_gevent.pubsub import PubSub; p = PubSub('redis://127.0.0.1:1', buffer=9)\n"
+        code += f"p.broadcast('lobby', 1); {closing}"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+        assert done.returncode == 0 and "Traceback" not in done.stderr
+        assert done.stderr.count("1 messages in the buffer are lost") == 1
 
 
 def test_listening_outlasts_the_thread_that_began_it(redis: RedisServer) -> None:
