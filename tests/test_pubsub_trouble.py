@@ -152,6 +152,30 @@ def test_a_flood_does_not_keep_a_process_from_anything_else(redis: RedisServer, 
         assert page.wait_for(1) == ["behind it"]
 
 
+def test_the_last_of_a_flood_is_read_though_nothing_comes_behind_it(redis: RedisServer, make: Make) -> None:
+    pubsub = make(redis.url, watchdog=20 * DEADLINE, lifetime=20 * DEADLINE)
+    with page_on(pubsub, "lobby") as page:
+        for number in range(10):
+            flood = redis.client().pipeline(transaction=False)
+            for _ in range(3000):
+                flood.publish("websock:topic:lobby", "0-0 0-0 message \nnull")
+            flood.publish("websock:topic:lobby", f"0-0 1-{number + 1} message \n{number}")
+            flood.execute()
+            assert page.wait_for(number + 1)[number] == number
+
+
+def test_messages_need_not_wait_for_all_errands(redis: RedisServer, make: Make) -> None:
+    """Many connections have ended at once, and the server is far away."""
+    pubsub = make(redis.url)
+    with page_on(pubsub, "lobby") as page:
+        for _ in range(1000):
+            listener(pubsub).errand(lambda: threading.Event().wait(0.02))
+        pubsub.broadcast("lobby", "between")
+        assert page.wait_for(1) == ["between"]
+        assert listener(pubsub)._errands
+        listener(pubsub)._errands.clear()
+
+
 def test_an_answer_that_was_lost_is_asked_for_again(redis: RedisServer, make: Make, caplog: Any) -> None:
     """The end of a monitored connection was told while nothing came here, and is not kept any more."""
     with workers(redis, 1) as server, Relay(redis.port) as relay:
