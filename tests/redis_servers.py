@@ -48,6 +48,12 @@ class RedisServer:
         """Its address."""
         return f"redis://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._program is not None
+        return self._program.pid
+
     def start(self, *options: str) -> None:
         """Start it, with further options, and wait until it takes commands."""
         self._program = Program([*self._command, *options])

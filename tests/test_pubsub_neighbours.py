@@ -278,3 +278,37 @@ assert publishing.wait() == 0
 print("done")
 """,
     )
+
+
+def test_a_fork_does_not_send_what_is_in_the_buffer_of_its_parent(redis: RedisServer) -> None:
+    """The child gets a copy of the greenlet that is just sending the first message."""
+    forking(
+        redis,
+        "patched",
+        f"""
+import signal
+buffered = PubSub(sys.argv[-1], buffer=10, timeout=1)
+buffered.broadcast("lobby", "connected")
+assert buffered.flush(20)
+os.kill({redis.pid}, signal.SIGSTOP)
+for number in range(4):
+    buffered.broadcast("lobby", number)
+buffer = buffered._use()._buffer
+gevent.sleep(0.1)  # until it waits for the answer
+child = gevent.fork()
+os.kill({redis.pid}, signal.SIGCONT)
+with gevent.Timeout(20):
+    if not child:
+        while len(buffer) and not buffer._thread.dead:
+            gevent.sleep(0.01)
+        pubsub.broadcast("lobby", "from the child")
+        os._exit(0)
+    while not buffered.flush(20) or "from the child" not in page.mail:
+        gevent.sleep(0.01)
+pubsub.broadcast("lobby", "end")
+while "end" not in page.mail:
+    page.wait_for(len(page.mail) + 1)
+assert [one for one in page.mail if isinstance(one, int)] == list(range(4)), page.mail
+print("done")
+""",
+    )

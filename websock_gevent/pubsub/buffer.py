@@ -106,7 +106,8 @@ class Buffer:
                     logger.warning("PubSub: messages wait in the buffer. %s", error)
                 again = True
             except Exception:
-                logger.exception("PubSub: a message in the buffer cannot be sent, it is dropped")
+                if not self._is_over():  # the parent's connection is of no use to a copy
+                    logger.exception("PubSub: a message in the buffer cannot be sent, it is dropped")
                 return
             else:
                 if again:
