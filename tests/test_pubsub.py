@@ -501,7 +501,21 @@ def test_a_gap_is_told_by_a_signal(make: Make, enter: Enter) -> None:
     assert told == [("lobby", PubsubGap("lobby", 1))]
 
 
-@pytest.mark.parametrize("since", ["nonsense", "7-7", "", "1-1; drop", "99999999999999-1", "0-1", "-", "1" * 30 + "-1"])
+@pytest.mark.parametrize(
+    "since",
+    [
+        "nonsense",
+        "7-7",
+        "",
+        "1-1; drop",
+        "99999999999999-1",
+        "0-1",
+        "-",
+        "9" * 20 + "-1",
+        "1-" + "9" * 20,
+        "1" * 30 + "-1",
+    ],
+)
 def test_an_id_that_is_none_is_a_gap(pubsub: PubSub, enter: Enter, since: str) -> None:
     """It comes from the client, who may send anything."""
     pubsub.broadcast("lobby", "kept")

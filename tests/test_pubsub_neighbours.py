@@ -135,8 +135,9 @@ class Interrupted:
         addresses.on_name(self.asked)
 
     def asked(self) -> None:
-        self.reached.set()
-        assert self.go.wait(DEADLINE)
+        if not self.reached.is_set():  # the first one alone
+            self.reached.set()
+            assert self.go.wait(DEADLINE)
 
     def end(self) -> None:
         addresses.off(self.asked)
@@ -156,7 +157,6 @@ def test_a_connection_that_ends_while_it_is_tracked_is_not_present(redis: RedisS
             until(interrupted.reached.is_set)
             opened.abort()
             page.wait()
-            addresses.off(interrupted.asked)
             until(lambda: not listener(pubsub)._errands)
         finally:
             interrupted.end()
@@ -309,6 +309,29 @@ pubsub.broadcast("lobby", "end")
 while "end" not in page.mail:
     page.wait_for(len(page.mail) + 1)
 assert [one for one in page.mail if isinstance(one, int)] == list(range(4)), page.mail
+print("done")
+""",
+    )
+
+
+@pytest.mark.parametrize("mode", ["patched", "plain"])
+def test_a_child_does_not_wait_for_what_its_parent_never_began(redis: RedisServer, mode: str) -> None:
+    forking(
+        redis,
+        mode,
+        """
+import gc
+gc.disable()
+quiet = PubSub(sys.argv[-1], prefix="quiet:", timeout=60)
+child = gevent.fork()
+if not child:
+    own = Page()
+    client = open_client(own)
+    client.ping()
+    with gevent.Timeout(20):
+        assert own.mailbox.address
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
 print("done")
 """,
     )

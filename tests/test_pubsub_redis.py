@@ -383,6 +383,22 @@ def test_a_connection_that_breaks_while_it_publishes(redis: RedisServer, make: M
         assert page.rest(other, "lobby") == [1]
 
 
+def test_who_got_no_answer_does_not_ask_twice(redis: RedisServer, make: Make) -> None:
+    """It would wait for longer than it may; where a connection breaks, that is known at once."""
+    pubsub = make(redis.url)
+    pubsub.broadcast("lobby", 1)
+    client = redis.client()
+    count = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    redis.freeze()
+    with pytest.raises(Unavailable) as refused:
+        pubsub.broadcast("lobby", 2)
+    assert not refused.value.broken
+    redis.thaw()
+    until(lambda: client.xlen("websock:topic:lobby") == 2)
+    until(lambda: len(client.client_list()) == 1)
+    assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == count + 1
+
+
 def test_idle_connections_that_the_server_closed_harm_nobody(redis: RedisServer, make: Make) -> None:
     pubsub = make(redis.url)
     pubsub.broadcast("lobby", 1)

@@ -285,6 +285,21 @@ def test_a_server_that_forgot_has_killed_nobody(redis: RedisServer, make: Make) 
             assert page.wait_for(1) == [("down", address, "remote")]
 
 
+def test_who_wants_to_know_no_more_does_not_speak_for_others(redis: RedisServer, make: Make) -> None:
+    with workers(redis, 1) as server:
+        pubsub, told = make(redis.url), Told(server)
+        address = told.do("address")
+        with page_on(pubsub, "lobby") as page, page_on(pubsub, "lobby") as other:
+            with page_on(pubsub, "lobby") as third:
+                for one in (page, other, third):
+                    pubsub.monitor(address, one.mailbox)
+                pubsub.demonitor(address, page.mailbox)
+            third.wait()
+            told.close()
+            assert other.wait_for(1) == [("down", address, "remote")]
+            assert page.rest(pubsub, "lobby") == []
+
+
 def test_nothing_stays_in_the_server_for_ever(redis: RedisServer, make: Make) -> None:
     with workers(redis, 1) as server:
         pubsub = make(redis.url)

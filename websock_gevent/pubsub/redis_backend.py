@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -190,12 +190,13 @@ class RedisBackend:
         """
         told: object = self
         while told is not (now := self.presence.now(place)):
-            keys, (field, text, member, *kept) = self._tracking(now or place)
-            if now is None:
-                self._client.script(scripts.UNTRACK, keys, [field, member, *kept])
-            else:
-                self._client.script(scripts.TRACK, keys, [field, text, member, *kept])
+            self._client.script(scripts.TRACK if now else scripts.UNTRACK, *self._tracking(now or place))
             told = now
+
+    def _say_all(self, script: str, places: Sequence[Tracked]) -> None:
+        calls = [self._tracking(place) for place in places]
+        for at in range(0, len(calls), 500):
+            self._client.scripts(script, calls[at : at + 500])
 
     def _say_later(self, place: Tracked) -> None:
         self._listener.errand(lambda: self._say(place))
@@ -247,9 +248,7 @@ class RedisBackend:
     def _introduce(self) -> None:
         """The server does not know us: say who is present, and whom we monitor, if that had been said before."""
         present = self.presence.all()
-        calls = [self._tracking(tracked) for tracked in present]
-        for at in range(0, len(calls), 500):
-            self._client.scripts(scripts.TRACK, calls[at : at + 500])
+        self._say_all(scripts.TRACK, present)
         for tracked in present:
             if self.presence.now(tracked) is not tracked:  # it has gone meanwhile, and that was said too early
                 self._say_later(tracked)
@@ -281,9 +280,7 @@ class RedisBackend:
         """Take back what this PubSub has said; the inbox and the sign of life only if no other one here needs them."""
         try:
             if self._siblings():
-                for tracked in self.presence.all():
-                    self.presence.take(tracked.topic, tracked.mailbox, tracked.key)
-                    self._say(tracked)
+                self._say_all(scripts.UNTRACK, self.presence.all())
             else:
                 self._bury(self._process, willingly=1)
         except PubSubError as error:

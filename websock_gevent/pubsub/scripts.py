@@ -98,15 +98,15 @@ return 1
 """
 )
 
-#: Remove somebody. Keys and arguments as for `TRACK`, but without JSON.
+#: Remove somebody. Keys and arguments as for `TRACK`; what its JSON was is in the server.
 UNTRACK = (
     _EMIT
     + """
 local before = redis.call('HGET', KEYS[1], ARGV[1])
 if not before then return 0 end
-emit(KEYS[3], ARGV[3], ARGV[4], 'leave', '', '', before)
+emit(KEYS[3], ARGV[4], ARGV[5], 'leave', '', '', before)
 redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('SREM', KEYS[2], ARGV[2])
+redis.call('SREM', KEYS[2], ARGV[3])
 return 1
 """
 )
