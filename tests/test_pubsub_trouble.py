@@ -295,9 +295,10 @@ def test_who_wants_to_know_no_more_does_not_speak_for_others(redis: RedisServer,
                     pubsub.monitor(address, one.mailbox)
                 pubsub.demonitor(address, page.mailbox)
             third.wait()
-            told.close()
-            assert other.wait_for(1) == [("down", address, "remote")]
+            server.kill()
+            assert other.wait_for(1) == [("down", address, ("error", "process lost"))]
             assert page.rest(pubsub, "lobby") == []
+            told.close()
 
 
 def test_nothing_stays_in_the_server_for_ever(redis: RedisServer, make: Make) -> None:

@@ -111,9 +111,8 @@ class Client:
         try:
             with self.errors():
                 return function(client)
-        except (
-            ReadOnly
-        ):  # perhaps it was the master when these connections were made, and the address leads elsewhere now
+        except ReadOnly:
+            # Perhaps it was the master when these connections were made, and the address leads elsewhere by now.
             with self._lock:
                 self._shared = self._local.redis = None
             with self.errors():
