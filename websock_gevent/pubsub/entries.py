@@ -90,9 +90,12 @@ class Entry:
         id_: Its id; empty for a gap.
         text: JSON: the message, or ``[key, meta]`` for a join or leave.
         sender: The address of the connection that shall not get it (``broadcast_from``), or empty.
+
+    Attributes:
+        reported: Whether the log says already that nobody can read it.
     """
 
-    __slots__ = ("_value", "_with_id", "id", "kind", "sender", "text", "topic")
+    __slots__ = ("_value", "_with_id", "id", "kind", "reported", "sender", "text", "topic")
 
     def __init__(self, topic: str, kind: Kind, id_: str, text: str, sender: str = "") -> None:
         self.topic = topic
@@ -100,6 +103,7 @@ class Entry:
         self.id = id_
         self.text = text
         self.sender = sender
+        self.reported = False
         self._value: tuple[Any] | None = None
         self._with_id: str | None = None
 

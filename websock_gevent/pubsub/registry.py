@@ -81,7 +81,9 @@ class Subscription:
                 self.mailbox.send(entry.info(self.ids))
             return entry.kind == "gap"
         except (TypeError, ValueError, RecursionError):
-            logger.warning("PubSub: what was published on %r is not ours; it is told as a gap", entry.topic)
+            if not entry.reported:
+                entry.reported = True
+                logger.warning("PubSub: what was published on %r is not ours; it is told as a gap", entry.topic)
             self.mailbox.send(gap(entry.topic).info(self.ids))
             return True
 
