@@ -30,7 +30,7 @@ from test_pubsub_redis import (
 )
 
 from websock_gevent import addresses
-from websock_gevent.pubsub import AccessDenied, MemoryFull, PubSub, PubSubError, ReadOnly
+from websock_gevent.pubsub import AccessDenied, MemoryFull, PubSub, PubSubError, ReadOnly, Unavailable
 
 Make = Callable[..., PubSub]
 
@@ -115,7 +115,7 @@ def test_what_others_put_into_a_stream_is_a_gap(redis: RedisServer, make: Make, 
         assert other.wait_for(4)[1:] == [("gap", "lobby"), ("gap", "lobby"), 2]
         redis.client().delete("websock:topic:new")
         redis.client().xadd("websock:topic:new", {"foo": "bar"})
-        pubsub.subscribe("new", other.mailbox, since="1-1")
+        pubsub.subscribe("new", other.mailbox, since="nonsense")
         pubsub.broadcast("new", 3)
         assert other.wait_for(7)[4:] == [("gap", "new"), ("gap", "new"), 3]
     assert "Traceback" not in caplog.text
@@ -230,6 +230,32 @@ def test_a_topic_that_cannot_be_read_is_refused_by_its_own_cause(redis: RedisSer
             pubsub.broadcast(topic, 1)
         until(lambda: listener(pubsub).connected)
         assert page.rest(other, "lobby") == []
+
+
+def test_who_came_and_went_unnoticed_leaves_nothing(redis: RedisServer, make: Make) -> None:
+    pubsub = make(redis.url)
+    with page_on(pubsub, "lobby") as page:
+        go = threading.Event()
+        listener(pubsub).errand(lambda: go.wait(DEADLINE))
+        waiting = gevent.spawn(pubsub.subscribe, "second", page.mailbox)
+        until(lambda: listener(pubsub)._wishes)
+        pubsub.unsubscribe("second", page.mailbox)
+        go.set()
+        waiting.get(timeout=DEADLINE)
+        assert page.rest(pubsub, "lobby") == []
+        assert "websock:topic:second" not in redis.client().pubsub_channels()
+
+
+def test_who_leaves_while_the_server_is_away_has_left(redis: RedisServer, make: Make) -> None:
+    pubsub = make(redis.url)
+    with page_on(pubsub, "lobby") as page:
+        pubsub.track("lobby", "ann", 1, page.mailbox)
+        redis.freeze()
+        with pytest.raises(Unavailable):
+            pubsub.untrack("lobby", "ann", page.mailbox)
+        redis.thaw()
+        until(lambda: listener(pubsub).connected and not listener(pubsub)._errands)
+        assert pubsub.list("lobby") == {}
 
 
 def test_who_unsubscribes_while_somebody_subscribes_ends_the_wait(redis: RedisServer, make: Make) -> None:

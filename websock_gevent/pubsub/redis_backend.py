@@ -216,9 +216,7 @@ class RedisBackend:
             arguments = [self._process, lifetime, *self._inbox.processes]
             known, dead, lost, self._sign = self._client.script(scripts.HEARTBEAT, [self._key("processes")], arguments)
             if not known:
-                for other in self._siblings():  # the server will know their process, but not them
-                    other._is_introduced = False
-                self._is_introduced = False
+                self._forgotten()
             if not self._is_introduced:
                 self._introduce()
             self._inbox.ask_again()
@@ -243,7 +241,15 @@ class RedisBackend:
     def _is_remembered(self) -> bool:
         """Tell whether a server that has begun anew has kept what it was told, up to our last sign of life at least."""
         score = self._client.run(lambda client: client.zscore(self._key("processes"), self._process))
-        return self._is_introduced and score is not None and 0 < self._sign <= float(score)
+        kept = self._is_introduced and score is not None and 0 < self._sign <= float(score)
+        if not kept:
+            self._forgotten()  # before our next sign of life makes it look as if nothing had been
+        return kept
+
+    def _forgotten(self) -> None:
+        """The server knows this process no more, or only from now on: each PubSub of it has to say all again."""
+        for one in (self, *self._siblings()):
+            one._is_introduced = False
 
     def _introduce(self) -> None:
         """The server does not know us: say who is present, and whom we monitor, if that had been said before."""
