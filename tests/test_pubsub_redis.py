@@ -489,8 +489,8 @@ def refusals(pubsub: PubSub, error: type[PubSubError], text: str) -> None:
         with pytest.raises(error, match=text):
             refused()
     opened.ping()
-    opened.close()
     assert len(pubsub._registry) == len(pubsub._monitors) == 0
+    opened.close()
 
 
 def test_no_server(redis: RedisServer, make: Make) -> None:

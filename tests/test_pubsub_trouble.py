@@ -327,6 +327,21 @@ def test_who_wants_to_know_no_more_does_not_speak_for_others(redis: RedisServer,
             told.close()
 
 
+def test_a_living_process_leaves_nothing_of_who_has_left_and_is_not_buried(redis: RedisServer, make: Make) -> None:
+    pubsub = make(redis.url)
+    with page_on(pubsub, "lobby") as page:
+        pubsub.track("lobby", "ann", 1, page.mailbox)
+        pubsub.track("lobby", "bob", 1, page.mailbox)
+        pubsub.untrack("lobby", "bob", page.mailbox)
+        owned = f"websock:owned:{addresses.process()}"
+        assert redis.client().scard(owned) == 1
+        backend: Any = pubsub._use()
+        assert backend._bury(addresses.process()) == 0, "as by somebody who has heard of its death before it came back"
+        assert pubsub.list("lobby") == {"ann": [1]}
+        pubsub.untrack("lobby", "ann", page.mailbox)
+        assert not redis.client().exists(owned)
+
+
 def test_nothing_stays_in_the_server_for_ever(redis: RedisServer, make: Make) -> None:
     with workers(redis, 1) as server:
         pubsub = make(redis.url)
