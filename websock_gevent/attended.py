@@ -95,6 +95,13 @@ class Inbox:
         self.reason = reason
 
 
+class _Deferred(Exception):  # noqa: N818
+    """A close frame stands behind messages that nobody has asked for."""
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+
+
 class AttendedConnection(Connection):
     """One connection, and those who wait for it.
 
@@ -113,7 +120,7 @@ class AttendedConnection(Connection):
         self.state = state
         self._attendant: Any = None
         self._last: Item | ProtocolError | None = None
-        self._lending = Lending(self)
+        self._lending: Any = Lending(self)
         self._finished = False
         self._moved: Event | None = None
         self._waiting = 0
@@ -127,6 +134,11 @@ class AttendedConnection(Connection):
     def ended(self) -> bool:
         """Whether nothing can be sent any more, and nothing more comes than has come."""
         return self.inbox.reason is not None or self.phase is _CLOSED
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what fails on it now fails since it has ended or is about to: no fault of the application."""
+        return self.ended or self._doom is not None or self.websocket.lost
 
     @contextmanager
     def attended(self, attendant: Any) -> Iterator[None]:
@@ -142,30 +154,47 @@ class AttendedConnection(Connection):
         self._attendant = attendant
         self.waiter.rest(self._lending)
         try:
-            self.wait(lambda: self.inbox.began)
-            try:
-                yield
-            except KILLS:
-                raise
-            except BaseException as error:  # gevent.Timeout is one
-                self.crash(error)
-            else:
-                self.end(1000)
-            self._attendant = None
-            self.wait(lambda: False)
-        except BaseException as error:
-            self.fail(error)
+            with self._failing():
+                self.wait(lambda: self.inbox.began)
+            with self._failing():
+                try:
+                    yield
+                except KILLS:
+                    raise
+                except BaseException as error:  # gevent.Timeout is one
+                    self.crash(error)
+                else:
+                    self.end(1000)
+                self._attendant = None
+                self.wait(lambda: False)
         finally:
             self._attendant = None
             self.finish()
             if token is not None:
                 leave(token)
 
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What is thrown in here ends the connection at once."""
+        try:
+            yield
+        except BaseException as error:
+            try:
+                self.fail(error)
+            finally:
+                self.finish()
+
     def finish(self) -> None:
         """Nothing is left to do: give everything back but the socket, and what has come. Once."""
-        if not self._finished:
-            self._finished = True
-            super().finish()
+        if self._finished:
+            return
+        self._finished = True
+        if self._goodbye is None and not self.websocket.lost:
+            self.websocket.half_close()  # the socket stays open for as long as the application goes on
+        super().finish()
+        self._lending = None  # which refers to this connection
+        self.waiter.wake()
+        self._tell_the_others()
 
     def wait(self, wanted: Callable[[], object], timeout: float | None = None) -> None:
         """Give way until something wanted is there, the connection is closed, or so many seconds are over."""
@@ -215,6 +244,18 @@ class AttendedConnection(Connection):
         finally:
             self._waiting -= 1
 
+    def take(self) -> str | bytes:
+        """Take the oldest message out. There is room for more then.
+
+        Raises:
+            IndexError: there is none.
+        """
+        was_full = self.inbox.is_full
+        message = self.inbox.take()
+        if was_full and not self.inbox.is_full:
+            self.waiter.wake()
+        return message
+
     def poll(self) -> None:
         """Have what is in the kernel already, without waiting."""
         if self.waiter.resting:
@@ -224,9 +265,12 @@ class AttendedConnection(Connection):
     def step(self) -> bool:
         """Do what there is to do now, and tell those who wait beside the greenlet that does it."""
         more = super().step()
+        self._tell_the_others()
+        return more
+
+    def _tell_the_others(self) -> None:
         if self._waiting and self._moved is not None:
             self._moved.set()
-        return more
 
     def _serve(self) -> bool:
         """Receive if there is room. The mailbox keeps what is in it."""
@@ -267,24 +311,22 @@ class AttendedConnection(Connection):
                 raise last
             super()._control(last)
             return True
-        more = True
         try:
-            more = super()._handle_items()
+            return super()._handle_items()
+        except _Deferred as deferred:
+            self._last = deferred.item
         except ProtocolError as error:
             if not self.inbox.messages:
                 raise
-            self._defer(error)
-        return more or self._last is not None  # ``_more``: nothing is received before it has had its turn
+            error.__traceback__ = None  # its frames hold this connection, which holds it
+            self._last = error
+        self._deadlines.fix(self._options.close_timeout)
+        return True  # nothing is received before it has had its turn
 
     def _control(self, item: Item) -> None:
         if item[0] == CLOSE and self.inbox.messages:
-            self._defer(item)
-        else:
-            super()._control(item)
-
-    def _defer(self, last: Item | ProtocolError) -> None:
-        self._last = last
-        self._deadlines.fix(self._options.close_timeout)
+            raise _Deferred(item)  # past what stands behind it
+        super()._control(item)
 
     def _on_alarm(self) -> None:
         if self._last is not None:
@@ -301,11 +343,14 @@ class AttendedConnection(Connection):
     def crash(self, error: BaseException) -> None:
         """The application raised: log it and close with 1011."""
         logger.error("%s: %s raised, closing with 1011", self.websocket.peer, self.handler, exc_info=error)
-        self._end_soon((("error", error), 1011, ""))
+        if not self.ended:
+            self._end_soon((("error", error), 1011, ""))
 
     def _cut(self) -> None:
-        """In the hub: interrupt the application wherever it blocks."""
+        """In the hub: interrupt the application wherever it blocks. If it goes on all the same, then without us."""
         if self._attendant is not None:
+            self._end(*self._shutdown)
+            self.waiter.wake()
             self._attendant.throw(GreenletExit)
         else:
             super()._cut()

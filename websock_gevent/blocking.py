@@ -69,7 +69,7 @@ def converse(connection: AttendedConnection, environ: WSGIEnvironment) -> None:
             try:
                 connection.handler.function(BlockingWebSocket(environ, connection))
             except WebSocketError:
-                if not connection.ended:
+                if not connection.is_over:
                     raise
 
 
@@ -167,15 +167,15 @@ class BlockingWebSocket(GeventWebSocket):
 
         Raises:
             ConnectionClosed: the connection has ended, and what came before was received; or `close` was called.
-            ValueError: a negative or infinite timeout.
+            TypeError, ValueError: a timeout that is no number, or negative or infinite.
             RuntimeError: another thread than the connection's calls.
         """
-        inbox = self._connection.inbox
-        if not inbox.messages:
-            self._wait(self._has_message, timeout)
+        connection = self._connection
+        messages = connection.inbox.messages
+        self._wait(self._has_message, timeout)
         if self._is_closed():
             raise self._end()
-        return inbox.take() if inbox.messages else None
+        return connection.take() if messages else None
 
     def receive_any(
         self, timeout: float | None = None
@@ -189,18 +189,18 @@ class BlockingWebSocket(GeventWebSocket):
             ``("in", message)`` from the client, ``("info", message)`` from the mailbox; ``None`` if none came in time.
 
         Raises:
-            ConnectionClosed, ValueError, RuntimeError: as for `receive`.
+            ConnectionClosed, TypeError, ValueError, RuntimeError: as for `receive`.
         """
-        inbox, mailbox = self._connection.inbox, self.mailbox
-        if not self._has_any():
-            self._wait(self._has_any, timeout)
+        connection, mailbox = self._connection, self.mailbox
+        messages = connection.inbox.messages
+        self._wait(self._has_any, timeout)
         if self._is_closed():
             raise self._end()
-        if len(mailbox) and (self._mail_is_next or not inbox.messages):
+        if len(mailbox) and (self._mail_is_next or not messages):
             self._mail_is_next = False
             return "info", mailbox.take()
         self._mail_is_next = True
-        return ("in", inbox.take()) if inbox.messages else None
+        return ("in", connection.take()) if messages else None
 
     def __iter__(self) -> Iterator[Any]:
         """Yield each message as it comes, until the connection ends."""
@@ -213,10 +213,12 @@ class BlockingWebSocket(GeventWebSocket):
 
     def _wait(self, wanted: Callable[[], object], timeout: float | None) -> None:
         connection = self._connection
-        if timeout is not None and not 0 <= timeout < float("inf"):
-            raise ValueError(f"timeout must be a finite number of seconds from 0 up or None, not {timeout!r}")
+        if timeout is not None:
+            _check_seconds(timeout)
         if not connection.waiter.is_mine():
             raise RuntimeError("receive() is for the connection's own thread; send() and mailbox.send() are for all")
+        if wanted():
+            return
         if timeout == 0:
             connection.poll()
         else:
@@ -278,6 +280,13 @@ class BlockingWebSocket(GeventWebSocket):
         if not self._closed:
             self._closed = True
             self._connection.end(*checked)
+
+
+def _check_seconds(timeout: object) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    if not 0 <= timeout < float("inf"):
+        raise ValueError(f"timeout must be a finite number of seconds from 0 up or None, not {timeout!r}")
 
 
 _TAGS = {0x1: "text", 0x2: "binary", 0x9: "ping", 0xA: "pong"}

@@ -316,14 +316,15 @@ class Waiter:
             self._timer = None
 
     def close(self) -> None:
-        """Give the watchers back; must come before the socket is closed."""
+        """Give the watchers back; must come before the socket is closed. Who waits still is resumed by `wake`."""
         if self._reader is not None:
             self._reader.stop()
             self._reader.close()
             self._reader = None
         self._stop_writing()
         self._stop_timer()
-        self._greenlet = None
+        if not self._parked:
+            self._greenlet = None
         self._tick, self._lender = _nothing, None  # no cycle: unsent frames and half a message are freed at once
 
 

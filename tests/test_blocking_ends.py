@@ -1,0 +1,249 @@
+"""The blocking style when it gets difficult: who else waits at the end, what comes behind it, and what is left then."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import socket
+import weakref
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+from support import (
+    DEADLINE,
+    application,
+    handshake,
+    masked,
+    raw_connection,
+    read_all,
+    read_head,
+    text,
+    until,
+)
+from test_blocking import Played, Raw, close_of, closing, raw
+from test_blocking import echo as echoes
+from websockets.frames import Opcode
+
+from websock_gevent import ConnectionClosed
+from websock_gevent.attended import ENOUGH
+from websock_gevent.legacy import BlockingWebSocket, blocking
+
+__all__ = ["raw"]
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+# Who else waits.
+
+
+@pytest.mark.parametrize("first", ["greenlet", "function"])
+def test_whoever_waits_is_told_when_the_function_is_killed(raw: Raw, first: str) -> None:
+    """Be it the one that serves the connection, or one beside it."""
+    played = Played()
+    _, server = raw(played)
+    until(lambda: played.ws)
+    if first == "function":
+        played.tell(lambda ws: ws.receive())
+        gevent.sleep(0.01)
+    waits = gevent.spawn(lambda: pytest.raises(ConnectionClosed, played.ws.receive))
+    gevent.sleep(0.01)
+    server.kill(block=False)
+    waits.get(timeout=DEADLINE)
+    assert played.ws.reason == "shutdown"
+
+
+def test_whoever_is_killed_while_it_serves_leaves_that_to_the_others(raw: Raw) -> None:
+    played = Played()
+    sock, _ = raw(played)
+    until(lambda: played.ws)
+    serves, waits = gevent.spawn(played.ws.receive), gevent.spawn(played.ws.receive)
+    gevent.sleep(0.01)
+    serves.kill(timeout=DEADLINE)
+    sock.sendall(text("for the other"))
+    assert waits.get(timeout=DEADLINE) == "for the other"
+
+
+# Room in the inbox.
+
+
+def test_who_takes_slowly_answers_pings(raw: Raw) -> None:
+    """As soon as there is room: not only when everything is taken."""
+    played = Played()
+    sock, _ = raw(played)
+    sock.sendall(text("x") * ENOUGH)
+    until(lambda: played.ws and played.ws._connection.inbox.is_full)
+    sock.sendall(masked(Opcode.PING, b"?"))
+    gevent.sleep(0.01)
+    assert played.do(lambda ws: ws.receive()) == "x"
+    assert sock.recv(100) == b"\x8a\x01?"
+
+
+@pytest.mark.parametrize("take", ["receive", "receive_any"])
+def test_what_is_wrong_is_told_also_if_a_message_is_there(raw: Raw, take: str) -> None:
+    played = Played()
+    sock, _ = raw(played)
+    sock.sendall(text("x"))
+    until(lambda: played.ws and played.ws._connection.inbox.messages)
+    call = getattr(played.ws, take)
+    played.do(lambda ws: pytest.raises(ValueError, call, timeout=-1))
+    outcome = played.do(lambda ws: pytest.raises(TypeError, call, timeout="5"))
+    assert "timeout must be" in str(outcome.value) and "'5'" in str(outcome.value)
+    outcome = gevent.get_hub().threadpool.apply(lambda: pytest.raises(RuntimeError, call))
+    assert "connection's own thread" in str(outcome.value)
+    assert played.do(lambda ws: ws.receive()) == "x"
+
+
+# What comes behind the end.
+
+
+def test_what_comes_behind_a_close_frame_is_dropped(raw: Raw) -> None:
+    """RFC 6455 §5.5.1: also if the close frame waits for its turn."""
+    seen: list[Any] = []
+    sock, _ = raw(lambda ws: seen.extend(ws), text("one") + closing(4001) + text("two") + closing(4002))
+    assert close_of(sock) == (4001, "")
+    assert seen == ["one"]
+
+
+def test_the_end_by_its_own_close_is_no_error(raw: Raw, caplog: pytest.LogCaptureFixture) -> None:
+    def function(ws: BlockingWebSocket) -> None:
+        ws.close(4000)
+        ws.receive()
+
+    sock, _ = raw(function)
+    sock.sendall(closing(4000))
+    assert close_of(sock) == (4000, "")
+    assert errors(caplog) == []
+
+
+def test_a_peer_that_has_gone_is_no_error(raw: Raw, caplog: pytest.LogCaptureFixture) -> None:
+    """Found out by sending, before the hub has had a turn to notice."""
+    played = Played()
+    sock, server = raw(played)
+    until(lambda: played.ws)
+
+    def flood(ws: BlockingWebSocket) -> None:
+        sock.close()
+        while True:
+            ws.send("x")
+
+    played.tell(flood)
+    played.wait()
+    server.join(DEADLINE)
+    assert isinstance(played.raised, ConnectionClosed) and errors(caplog) == []
+
+
+def test_a_peer_that_has_closed_its_side_is_not_kept_waiting(raw: Raw) -> None:
+    """Though the function goes on, with something else."""
+    played = Played()
+    sock, _ = raw(played)
+    until(lambda: played.ws)
+    sock.shutdown(socket.SHUT_WR)
+    assert sock.recv(1) == b""
+    assert not played.ended.is_set()
+
+
+def test_greenletexit_that_is_swallowed(raw: Raw) -> None:
+    """The connection ends all the same, with a goodbye, and the function finds out."""
+    resisted, go_on = Event(), Event()
+
+    def function(ws: BlockingWebSocket) -> None:
+        try:
+            connections.append(ws._connection)
+            Event().wait()
+        except gevent.GreenletExit:
+            resisted.set()
+        go_on.wait()
+        with pytest.raises(ConnectionClosed):
+            ws.receive()
+        ended.set()
+
+    connections: list[Any] = []
+    ended = Event()
+    sock, _ = raw(function)
+    until(lambda: connections)
+    connections[0].cut()
+    assert resisted.wait(DEADLINE)
+    assert sock.recv(4) == b"\x88\x02\x03\xf4"
+    sock.sendall(closing(1012))
+    assert sock.recv(1) == b""
+    go_on.set()
+    assert ended.wait(DEADLINE)
+
+
+def test_killed_before_it_is_open(caplog: pytest.LogCaptureFixture) -> None:
+    """The 101 waits for a peer that does not read."""
+    sock, server = None, None
+    called: list[Any] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        theirs = environ["wsgi.input"].raw._sock
+        theirs.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                theirs._sock.send(b"x" * 65536)
+        opening.set()
+        return application(blocking(called.append))(environ, start_response)
+
+    opening = Event()
+    sock, server = raw_connection(app)
+    sock.sendall(handshake())
+    assert opening.wait(DEADLINE)
+    gevent.sleep(0.01)
+    server.kill(timeout=DEADLINE)
+    sock.close()
+    assert called == [] and errors(caplog) == []
+
+
+# What is left.
+
+
+def test_nothing_is_left_for_the_garbage_collector() -> None:
+    refs: list[weakref.ref[Any]] = []
+
+    def function(ws: BlockingWebSocket) -> None:
+        refs.extend((weakref.ref(ws), weakref.ref(ws._connection.mailbox)))
+        echoes(ws)
+
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            sock, server = raw_connection(application(blocking(function)))
+            sock.sendall(handshake() + text("hi") + closing())
+            read_head(sock)
+            read_all(sock)
+            sock.close()
+            server.join(DEADLINE)
+            del sock, server
+        assert [ref() for ref in refs] == [None] * 6
+    finally:
+        gc.enable()
+
+
+def test_an_error_behind_the_end_keeps_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "websock_gevent")  # what is logged keeps the error, and its frames
+    refs: list[weakref.ref[Any]] = []
+
+    def function(ws: BlockingWebSocket) -> None:
+        refs.append(weakref.ref(ws))
+        with pytest.raises(ConnectionClosed):
+            ws.receive()
+        raise ValueError("oops")
+
+    gc.collect()
+    gc.disable()
+    try:
+        sock, server = raw_connection(application(blocking(function)))
+        sock.sendall(handshake() + closing())
+        read_head(sock)
+        read_all(sock)
+        sock.close()
+        server.join(DEADLINE)
+        del sock, server
+        assert [ref() for ref in refs] == [None]
+    finally:
+        gc.enable()
