@@ -47,7 +47,7 @@ ALLOWED = {
     "serve": "drainer hosts",
     "__init__": "deflate drainer errors frames hosts mailbox options upgrade websock websocket",
     "legacy/websocket": "attended blocking errors",
-    "legacy/middleware": "attended blocking errors handshake legacy/websocket lives options upgrade",
+    "legacy/middleware": "attended blocking errors handshake legacy/websocket lives options servers upgrade",
     "legacy/sock": "blocking errors legacy/middleware websock",
     "legacy/sockets": "legacy/sock",
     "legacy/__init__": "blocking legacy/middleware legacy/sock legacy/sockets legacy/websocket",

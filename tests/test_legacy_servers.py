@@ -32,6 +32,7 @@ UNLIKE = frozenset(
     )
 )
 OURS = pytest.mark.only(lambda kind: kind.name in UNLIKE)
+ALSO_UPGRADED = pytest.mark.only(lambda kind: kind.name in UNLIKE or (kind.upgraded and not kind.proxied))
 LOGGED = pytest.mark.only(lambda kind: kind.name in UNLIKE and kind.logs)
 ANY_APP = pytest.mark.only(lambda kind: kind.name in UNLIKE and not kind.name.startswith("flask run"))
 STYLES = pytest.mark.parametrize("path", ["/callbacks", "/blocking", "/middleware", "/sock", "/sockets"])
@@ -45,7 +46,7 @@ def older(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
         yield running
 
 
-@OURS
+@ALSO_UPGRADED
 @STYLES
 def test_messages_come_back(older: Server, path: str) -> None:
     with client(older, path) as websocket:
@@ -77,7 +78,7 @@ def test_one_line_in_the_access_log_and_nothing_else(older: Server, path: str) -
     assert remarks(log) == ([] if path == "/callbacks" else [f"{path} ended: remote"])
 
 
-@OURS
+@ALSO_UPGRADED
 @STYLES
 def test_a_client_that_goes_without_a_word(older: Server, path: str) -> None:
     older.settle()

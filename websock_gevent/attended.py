@@ -21,7 +21,7 @@ from gevent.event import Event
 
 from .connection import KILLS, Connection, Phase
 from .drivers import Lending
-from .errors import ProtocolError
+from .errors import ProtocolError, WebSocketError
 from .frames import CLOSE
 from .mailbox import enter, leave
 from .websock import encode
@@ -183,6 +183,15 @@ class AttendedConnection(Connection):
                 self.fail(error)
             finally:
                 self.finish()
+
+    @contextmanager
+    def excusing(self) -> Iterator[None]:
+        """Let an error that is no more than this connection's end go no further."""
+        try:
+            yield
+        except WebSocketError:
+            if not self.is_over:
+                raise
 
     def finish(self) -> None:
         """Nothing is left to do: give everything back but the socket, and what has come. Once."""

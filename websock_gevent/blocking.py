@@ -15,7 +15,7 @@ import gevent
 from geventwebsocket.websocket import WebSocket as GeventWebSocket
 
 from .attended import AttendedConnection
-from .errors import ConnectionClosed, WebSocketError
+from .errors import ConnectionClosed
 from .frames import TEXT
 from .mailbox import Mailbox
 from .websock import Data, Reason, checked_close
@@ -66,11 +66,8 @@ def converse(connection: AttendedConnection, environ: WSGIEnvironment) -> None:
     """Run the function of an `upgrade` with `blocking`, and the connection around it, in the calling greenlet."""
     with connection.attended(gevent.getcurrent()):
         if connection.inbox.began:
-            try:
+            with connection.excusing():
                 connection.handler.function(BlockingWebSocket(environ, connection))
-            except WebSocketError:
-                if not connection.is_over:
-                    raise
 
 
 class BlockingWebSocket(GeventWebSocket):
@@ -206,7 +203,7 @@ class BlockingWebSocket(GeventWebSocket):
         """Yield each message as it comes, until the connection ends."""
         while True:
             try:
-                message = self.receive()
+                message = BlockingWebSocket.receive(self)  # whatever else tells of the end
             except ConnectionClosed:
                 return
             yield message

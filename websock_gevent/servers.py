@@ -101,13 +101,18 @@ class HandOver:
 
 def is_upgraded(environ: WSGIEnvironment) -> bool:
     """Tell whether gevent-websocket's handler has sent a 101 before the application was called."""
+    return isinstance(_native(environ), WebSocket)
+
+
+def _native(environ: WSGIEnvironment) -> Any:
+    """gevent-websocket's own WebSocket, also where `legacy` has put its own in front of it."""
     websocket = environ.get("wsgi.websocket")
-    return isinstance(websocket, WebSocket) and not hasattr(websocket, "accepted")  # that is `legacy`'s
+    return getattr(websocket, "native", websocket)
 
 
 def refuse(environ: WSGIEnvironment, code: int, text: str) -> None:
     """Close what `is_upgraded`: an HTTP answer would not be sent any more."""
-    websocket = environ["wsgi.websocket"]
+    websocket = _native(environ)
     with suppress(OSError):
         websocket.raw_write(close_frame(code, text))
     websocket.closed = True
@@ -152,10 +157,10 @@ def take_over(environ: WSGIEnvironment, start_response: StartResponse) -> HandOv
 def _find(environ: WSGIEnvironment) -> Callable[[WSGIEnvironment, Any], HandOver] | None:
     """Recognise the server."""
     source = environ.get("wsgi.input")
-    if is_upgraded(environ):
-        return _from_gevent_websocket
     if _is_taken(environ):
         return None
+    if is_upgraded(environ):
+        return _from_gevent_websocket
     if "gunicorn.socket" in environ:
         return _from_gunicorn if environ.get("wsgi.multithread") and _unreader(source) is not None else None
     if "werkzeug.socket" in environ:
@@ -169,7 +174,7 @@ def _find(environ: WSGIEnvironment) -> Callable[[WSGIEnvironment, Any], HandOver
 def _is_taken(environ: WSGIEnvironment) -> bool:
     """Whether something else has made a WebSocket of the request; `legacy` only offers to, until it is used."""
     websocket = environ.get("wsgi.websocket")
-    return websocket is not None and getattr(websocket, "accepted", True)
+    return websocket is not None and getattr(websocket, "accepted", not is_upgraded(environ))
 
 
 def _unreader(source: Any) -> Any:
@@ -202,7 +207,7 @@ def _from_pywsgi(environ: WSGIEnvironment, handler: Any) -> HandOver:
 
 
 def _from_gevent_websocket(environ: WSGIEnvironment, _: Any) -> HandOver:
-    handler = environ["wsgi.websocket"].handler
+    handler = _native(environ).handler
     return HandOver(handler.socket, _peeked(handler.rfile, handler.socket), upgraded=True)
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gevent
 from werkzeug.exceptions import HTTPException
@@ -21,6 +21,7 @@ from ..blocking import Blocking
 from ..errors import ConnectionClosed, WebSocketError
 from ..handshake import is_upgrade
 from ..options import Options
+from ..servers import is_upgraded
 from ..upgrade import UpgradeResponse, upgrade
 from .websocket import LegacyWebSocket, Server
 
@@ -62,20 +63,23 @@ class WebSocketMiddleware:
         self.app = app
         self.options = (options or Options()).updated(overrides)
         self.server = Server(app)
+        self.handler = Blocking(cast("Any", app))  # for its name in the log: the application is not called by it
         wrapped: Any = app
         while isinstance(wrapped, WebSocketMiddleware):
             wrapped = wrapped.app
         flask = getattr(wrapped, "__self__", wrapped)
-        self._url_map = getattr(flask, "url_map", None)
-        if self._url_map is not None and hasattr(flask, "register_error_handler"):
-            flask.register_error_handler(ConnectionClosed, _on_closed)
+        self._flask = flask if hasattr(flask, "create_url_adapter") else None
+        if self._flask is not None:
+            self._flask.register_error_handler(ConnectionClosed, _on_closed)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        if not is_upgrade(environ) or environ.get("wsgi.websocket") is not None:
+        websocket = environ.get("wsgi.websocket")
+        is_made = isinstance(websocket, LegacyWebSocket) or (websocket is not None and not is_upgraded(environ))
+        if is_made or not is_upgrade(environ):
             return self.app(environ, start_response)
         exchange = _Exchange(self, environ, start_response)
-        if self._url_map is not None and _is_ordinary(self._url_map, environ):
+        if self._flask is not None and _is_ordinary(self._flask, environ):
             del environ["HTTP_UPGRADE"]  # by which Werkzeug would refuse it
         return exchange.call()
 
@@ -83,15 +87,15 @@ class WebSocketMiddleware:
 def _on_closed(error: ConnectionClosed) -> str:
     """Flask would log a traceback for a view whose connection has ended. What it answers is dropped."""
     websocket = sys.modules["flask"].request.environ.get("wsgi.websocket")
-    if websocket is None or not websocket.accepted or not websocket.closed:
+    if websocket is None or not websocket.accepted or not websocket.accept().is_over:
         raise error
     return ""
 
 
-def _is_ordinary(url_map: Any, environ: WSGIEnvironment) -> bool:
-    """Whether Werkzeug has a route for this address, but not for WebSockets."""
+def _is_ordinary(flask: Any, environ: WSGIEnvironment) -> bool:
+    """Whether Flask has a route for this address, but not for WebSockets."""
     try:
-        url_map.bind_to_environ(environ).match()
+        flask.create_url_adapter(flask.request_class(dict(environ))).match()
     except WebsocketMismatch:
         return True
     except HTTPException:
@@ -150,7 +154,8 @@ class _Exchange:
         if self._status or self._over:
             raise RuntimeError(f"the application has answered already ({self._status}): that is no WebSocket any more")
         try:
-            response = upgrade(self._request, _APPLICATION, None, options=self._options().updated(overrides))
+            options = self._options().updated(overrides)
+            response = upgrade(self._request, self._middleware.handler, None, options=options)
             assert isinstance(response, UpgradeResponse)
             return self._attend(response.begin(self._request, self._start_response))
         except HTTPException as refusal:
@@ -167,6 +172,7 @@ class _Exchange:
         """Be a WebSocket from now on, until the application is done."""
         connection, stack = life.attend(), self._stack
         stack.callback(life.leave, connection)
+        stack.callback(self._be_done)
         self._websocket.client.enter()
         stack.callback(self._websocket.client.leave)
         stack.enter_context(connection.attended(self._greenlet))
@@ -177,7 +183,11 @@ class _Exchange:
         """The application is done. Return whether what it has raised is no more than the end of its connection."""
         if error is None and self._status.startswith("5"):
             connection.end(1011)  # such as what Flask makes of an exception
-        return isinstance(error, WebSocketError) and connection.ended
+        return isinstance(error, WebSocketError) and connection.is_over
+
+    def _be_done(self) -> None:
+        """The WebSocket is over: what is left of the answer, perhaps since it has raised, is not asked for."""
+        self._pieces = iter(())
 
     def _exhaust(self) -> None:
         """Run what is left of the application; what it answers is dropped."""
@@ -215,13 +225,6 @@ class _Exchange:
         close = getattr(self._answer, "close", None)
         if close is not None:
             close()
-
-
-def _application(_: object) -> None:
-    """What the connections of a middleware have for a function: the application is called by itself."""
-
-
-_APPLICATION = Blocking(_application)
 
 
 def _drop(data: bytes) -> None:

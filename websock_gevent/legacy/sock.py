@@ -111,7 +111,8 @@ class Sock:
                 ws.send(ws.receive())
 
     Options are read from ``app.config["SOCK_SERVER_OPTIONS"]``: flask-sock's ``ping_interval``, ``max_message_size``
-    and ``subprotocols``, and all of `Options`.
+    and ``subprotocols``, and all of `Options`. As there, ``ping_interval`` also says when a peer is given up: after two
+    of them without a byte, and never if it is ``None`` or 0; unless there is a ``timeout``, too.
 
     Args:
         app: The application; ``None`` to call `init_app` later.
@@ -173,11 +174,8 @@ def _view(function: Function) -> Callable[..., str]:
 
         websocket = request.environ["wsgi.websocket"]
         connection = websocket.accept(**_options(current_app.config.get("SOCK_SERVER_OPTIONS", {})))
-        try:
+        with connection.excusing():
             function(SockWebSocket(request.environ, connection), *args, **values)
-        except errors.WebSocketError:
-            if not connection.ended:
-                raise
         connection.end(1000)
         return ""
 
@@ -187,6 +185,9 @@ def _view(function: Function) -> Callable[..., str]:
 def _options(configured: dict[str, Any]) -> dict[str, Any]:
     """Ours, for what was written for simple-websocket: one subprotocol may be alone, ``None`` is no limit."""
     options = {name: value for name, value in configured.items() if name not in _INTERNAL}
+    if "ping_interval" in options:
+        interval = options["ping_interval"] = options["ping_interval"] or None
+        options.setdefault("timeout", interval and 2 * interval)
     if isinstance(options.get("subprotocols"), str):
         options["subprotocols"] = (options["subprotocols"],)
     if options.get("subprotocols", ()) is None:

@@ -97,8 +97,8 @@ def _view(function: Function) -> Callable[..., str]:
         from flask import request
 
         websocket = request.environ["wsgi.websocket"]
-        websocket.accept()
-        function(websocket, *args, **values)
+        with websocket.accept().excusing():
+            function(websocket, *args, **values)
         return ""
 
     return view

@@ -88,6 +88,7 @@ class LegacyWebSocket(BlockingWebSocket):
 
     Attributes:
         client: What `handler` gives, without using it.
+        native: The WebSocket of a server that has sent the 101 already (`servers.is_upgraded`), whose place this takes.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class LegacyWebSocket(BlockingWebSocket):
         super().__init__(environ, None)
         self._accept = accept
         self._told = False
+        self.native = environ.get("wsgi.websocket")
         self.client = Handler(server, environ, self)
         self.stream = SimpleNamespace(handler=self.client)
 
