@@ -26,9 +26,11 @@ from test_blocking import Played, Raw, close_of, closing, raw
 from test_blocking import echo as echoes
 from websockets.frames import Opcode
 
-from websock_gevent import ConnectionClosed
+from websock_gevent import ConnectionClosed, current
 from websock_gevent.attended import ENOUGH
+from websock_gevent.connection import Phase
 from websock_gevent.legacy import BlockingWebSocket, blocking
+from websock_gevent.messages import BATCH
 
 __all__ = ["raw"]
 
@@ -247,3 +249,107 @@ def test_an_error_behind_the_end_keeps_nothing(caplog: pytest.LogCaptureFixture)
         assert [ref() for ref in refs] == [None]
     finally:
         gc.enable()
+
+
+def test_a_mailbox_that_is_asked_for_behind_the_end_has_ended(raw: Raw) -> None:
+    """Else what is kept until the end, such as a subscription, would be kept for ever."""
+    played = Played()
+    sock, _ = raw(played)
+    until(lambda: played.ws)
+    sock.sendall(closing())
+    read_all(sock)
+    sock.close()
+    until(lambda: played.ws._connection.phase == Phase.CLOSED)
+    told: list[Any] = []
+    played.do(lambda ws: current().at_end(lambda mailbox, reason: told.append((mailbox.closed, reason))))
+    assert told == [(True, "remote")]
+
+
+# Nothing to do.
+
+
+def full(sock: Any, played: Played) -> None:
+    gevent.spawn(sock.sendall, text("x" * 1000) * 5000)
+    until(lambda: played.ws._connection.inbox.is_full)
+    played.do(lambda ws: ws.receive())
+
+
+def close_waits(sock: Any, played: Played) -> None:
+    sock.sendall(text("untaken") + closing() + text("behind"))
+    sock.shutdown(socket.SHUT_WR)
+    until(lambda: played.ws._connection.inbox.messages)
+
+
+def stalled(sock: Any, played: Played) -> None:
+    played.ws.mailbox.push("x" * 10_000_000)
+    assert played.ws._connection.waiter.stalled is not None
+    gevent.spawn(sock.sendall, text("x" * 1000) * 5000)
+
+
+def stalled_and_gone(sock: Any, played: Played) -> None:
+    played.ws.mailbox.push("x" * 10_000_000)
+    sock.shutdown(socket.SHUT_WR)
+
+
+def saying_goodbye(sock: Any, played: Played) -> None:
+    played.ws.close()
+    gevent.spawn(sock.sendall, text("x" * 1000) * 5)
+
+
+def over(sock: Any, played: Played) -> None:
+    sock.shutdown(socket.SHUT_WR)
+    until(lambda: played.ws.closed)
+
+
+def others_wait(sock: Any, played: Played) -> None:
+    for _ in range(3):
+        gevent.spawn(played.ws.receive)
+    played.ws.mailbox.send("which nobody takes")
+
+
+@pytest.mark.parametrize(
+    "state", [full, close_waits, stalled, stalled_and_gone, saying_goodbye, over, others_wait], ids=lambda s: s.__name__
+)
+def test_the_hub_is_idle_when_nothing_can_be_done(raw: Raw, state: Any) -> None:
+    played = Played()
+    sock, _ = raw(played)
+    until(lambda: played.ws)
+    state(sock, played)
+    gevent.sleep(0.05)
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+
+    check = gevent.get_hub().loop.check()
+    check.start(turn)
+    gevent.sleep(0.2)
+    check.stop()
+    check.close()
+    assert turns < 20
+
+
+def test_everybody_else_has_a_turn_between_two_batches(raw: Raw) -> None:
+    """Though all has come at once, and the function does not wait for anything."""
+    count, turns = 1000, 0
+    seen: list[int] = []
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+
+    check = gevent.get_hub().loop.check()
+    check.start(turn)
+
+    def function(ws: BlockingWebSocket) -> None:
+        for _ in range(count):
+            ws.receive()
+            seen.append(turns)
+
+    sock, _ = raw(function)
+    sock.sendall(text("") * count)
+    until(lambda: len(seen) == count)
+    check.stop()
+    check.close()
+    assert seen[-1] - seen[0] >= count // BATCH - 2

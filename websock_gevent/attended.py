@@ -224,15 +224,15 @@ class AttendedConnection(Connection):
         """Be the connection's greenlet for as long as one waits."""
         waiter = self.waiter
         waiter.belong()
-        more = False
+        more = self._more and self.inbox.began  # a batch was taken: everybody else's turn, before the next one
         try:
             while True:
+                if more:
+                    waiter.breathe()
                 more = self.step()
                 if wanted() or self.phase is _CLOSED:
                     break
-                if more:
-                    waiter.breathe()
-                else:
+                if not more:
                     waiter.wait()
         finally:
             if self.phase is _CLOSED:

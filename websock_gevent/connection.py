@@ -353,6 +353,8 @@ class Connection:
             self._mailbox = self.mailbox_class(self.websocket, self.waiter, self._options.max_mailbox, self._overflow)
             if self.phase >= _CLOSING:
                 self._mailbox.shut()
+            if self.phase is _CLOSED:
+                self._mailbox.end(self.reason)
         return self._mailbox
 
     def shutdown(self, code: int, text: str) -> None:
