@@ -224,7 +224,8 @@ class AttendedConnection(Connection):
         """Be the connection's greenlet for as long as one waits."""
         waiter = self.waiter
         waiter.belong()
-        more = self._more and self.inbox.began  # a batch was taken: everybody else's turn, before the next one
+        # A batch was taken: everybody else has a turn before the next one.
+        more = self.inbox.began and self._more and bool(self.websocket.reader.unread)
         try:
             while True:
                 if more:

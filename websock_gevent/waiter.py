@@ -155,9 +155,10 @@ class Waiter:
         # the sockets that are ready, and one's own is not a reason for a second turn.
         timer = self._loop.timer(0, priority=-1)
         timer.start(self._resume)
-        self._resuming = True
         try:
-            self.wait()
+            while timer.active:  # a callback may be on its way to whoever was here before
+                self._resuming = True
+                self.wait()
         finally:
             self._resuming = False
             timer.stop()
