@@ -84,6 +84,17 @@ def test_who_takes_slowly_answers_pings(raw: Raw) -> None:
     assert sock.recv(100) == b"\x8a\x01?"
 
 
+def test_large_messages_are_held_back_sooner(raw: Raw) -> None:
+    played = Played()
+    sock, _ = raw(played)
+    sender = gevent.spawn(sock.sendall, text("x" * 100_000) * 100)
+    until(lambda: played.ws and played.ws._connection.inbox.is_full)
+    gevent.sleep(0.05)
+    assert len(played.ws._connection.inbox.messages) < 10
+    assert [len(played.do(lambda ws: ws.receive())) for _ in range(100)] == [100_000] * 100
+    sender.get(timeout=DEADLINE)
+
+
 @pytest.mark.parametrize("take", ["receive", "receive_any"])
 def test_what_is_wrong_is_told_also_if_a_message_is_there(raw: Raw, take: str) -> None:
     played = Played()

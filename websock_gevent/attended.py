@@ -165,7 +165,6 @@ class AttendedConnection(Connection):
                     self.crash(error)
                 else:
                     self.end(1000)
-                self._attendant = None
                 self.wait(lambda: False)
         finally:
             self._attendant = None
