@@ -110,6 +110,36 @@ def test_what_is_wrong_is_told_also_if_a_message_is_there(raw: Raw, take: str) -
     assert played.do(lambda ws: ws.receive()) == "x"
 
 
+def test_send_waits_until_the_kernel_has_taken_it(raw: Raw) -> None:
+    """And who gives up while something else waits has sent nothing."""
+    played = Played()
+    sock, _ = raw(played)
+    size = 10_000_010
+
+    def impatient(ws: BlockingWebSocket, message: str) -> str:
+        with gevent.Timeout(0.01, False):
+            ws.send(message)
+            return "sent"
+        return "gave up"
+
+    assert played.do(lambda ws: impatient(ws, "x" * 10_000_000)) == "gave up"
+    assert played.do(lambda ws: [impatient(ws, "late") for _ in range(3)]) == ["gave up"] * 3
+    while size:
+        size -= len(sock.recv(size))
+    assert played.do(lambda ws: impatient(ws, "in time")) == "sent"
+    assert sock.recv(100) == b"\x81\x07in time"
+
+
+def test_a_sender_is_told_that_the_end_came_before_its_turn(raw: Raw) -> None:
+    played = Played()
+    raw(played)
+    until(lambda: played.ws)
+    sender = gevent.spawn(lambda: pytest.raises(ConnectionClosed, played.ws.send, "x" * 10_000_000))
+    until(lambda: played.ws._connection.waiter.stalled is not None)
+    played.ws.close()
+    sender.get(timeout=DEADLINE)
+
+
 # What comes behind the end.
 
 
@@ -176,13 +206,12 @@ def test_greenletexit_that_is_swallowed(raw: Raw) -> None:
 
     connections: list[Any] = []
     ended = Event()
-    sock, _ = raw(function)
+    sock, _ = raw(function, close_timeout=0.1)
     until(lambda: connections)
     connections[0].cut()
     assert resisted.wait(DEADLINE)
     assert sock.recv(4) == b"\x88\x02\x03\xf4"
-    sock.sendall(closing(1012))
-    assert sock.recv(1) == b""
+    assert sock.recv(1) == b""  # though the peer says nothing
     go_on.set()
     assert ended.wait(DEADLINE)
 
@@ -256,6 +285,29 @@ def test_an_error_behind_the_end_keeps_nothing(caplog: pytest.LogCaptureFixture)
         read_all(sock)
         sock.close()
         server.join(DEADLINE)
+        del sock, server
+        assert [ref() for ref in refs] == [None]
+    finally:
+        gc.enable()
+
+
+def test_a_violation_that_never_had_its_turn_keeps_nothing() -> None:
+    refs: list[weakref.ref[Any]] = []
+
+    def function(ws: BlockingWebSocket) -> None:
+        refs.append(weakref.ref(ws.mailbox))
+        until(lambda: ws._connection.inbox.messages)
+        Event().wait()
+
+    gc.collect()
+    gc.disable()
+    try:
+        sock, server = raw_connection(application(blocking(function)))
+        sock.sendall(handshake() + text("untaken") + masked(Opcode.TEXT, b"\xff"))
+        read_head(sock)
+        gevent.sleep(0.01)
+        server.kill(timeout=DEADLINE)
+        sock.close()
         del sock, server
         assert [ref() for ref in refs] == [None]
     finally:

@@ -191,3 +191,16 @@ def test_functions_under_gevent_websocket(library: Any, port: Any, caplog: pytes
     assert read_all(sock) == b"\x81\x02hi\x88\x02\x0f\xa1"
     sock.close()
     assert errors(caplog) == []
+
+
+def test_no_traceback_where_a_greenlet_uses_it_first(capfd: pytest.CaptureFixture[str]) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        gevent.spawn(environ["wsgi.websocket"].send, "first").get(timeout=DEADLINE)
+
+    sock, server = raw_connection(WebSocketMiddleware(app))
+    sock.sendall(handshake() + masked(Opcode.CLOSE, b"\x03\xe8"))
+    read_head(sock)
+    assert read_all(sock).startswith(b"\x81\x05first")
+    sock.close()
+    server.join(DEADLINE)
+    assert "Traceback" not in capfd.readouterr().err

@@ -307,9 +307,10 @@ class AttendedConnection(Connection):
             return False
         websocket.out += encode(message, websocket.deflater, True)
         waiter.flush()
-        if waiter.stalled is not None:
-            self.wait(self._is_moving)
-        return not websocket.lost
+        if waiter.stalled is None:
+            return not websocket.lost
+        self.wait(self._is_moving)
+        return not (websocket.lost or self.ended)
 
     # What ends the connection has its turn when what came before it was taken, so that this can still be answered.
 
@@ -327,7 +328,7 @@ class AttendedConnection(Connection):
         except ProtocolError as error:
             if not self.inbox.messages:
                 raise
-            error.__traceback__ = None  # its frames hold this connection, which holds it
+            error.__traceback__ = error.__context__ = None  # their frames hold this connection, which holds it
             self._last = error
         self._deadlines.fix(self._options.close_timeout)
         return True  # nothing is received before it has had its turn
@@ -336,11 +337,6 @@ class AttendedConnection(Connection):
         if item[0] == CLOSE and self.inbox.messages:
             raise _Deferred(item)  # past what stands behind it
         super()._control(item)
-
-    def _on_alarm(self) -> None:
-        if self._last is not None:
-            self._receive()
-        super()._on_alarm()
 
     def _is_moving(self) -> bool:
         return self.waiter.stalled is None or self.ended

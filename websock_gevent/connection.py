@@ -203,7 +203,8 @@ class Connection:
             self._more = self._handle_items()
         except ProtocolError as error:
             self._broken = True
-            error.__traceback__ = None  # its frames hold the message that was refused, and ``reason`` holds it
+            # Their frames, and who called those, hold the message that was refused; and ``reason`` holds them.
+            error.__traceback__ = error.__context__ = None
             self.websocket.reader.free()
             logger.warning("%s: %s, closing with %d", self.websocket.peer, error, error.code)
             self._end(("error", error), error.code, str(error)[:100])
