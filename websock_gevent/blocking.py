@@ -244,7 +244,7 @@ class BlockingWebSocket(GeventWebSocket):
             TypeError, ValueError: not something that can be sent.
         """
         connection = self._connection
-        if self._closed or connection.ended:
+        if self._closed:
             raise self._end()
         if binary is not None:
             message = _as_binary(message) if binary else _as_text(message)
@@ -274,9 +274,8 @@ class BlockingWebSocket(GeventWebSocket):
             TypeError, ValueError: a code that may not be sent, or more than 123 bytes of text (RFC 6455 §5.5, §7.4).
         """
         checked = checked_close((code, _as_text(message)))
-        if not self._closed:
-            self._closed = True
-            self._connection.end(*checked)
+        self._closed = True
+        self._connection.end(*checked)
 
 
 def _check_seconds(timeout: object) -> None:
