@@ -111,7 +111,18 @@ class AttendedConnection(Connection):
         inbox: What has come.
     """
 
-    __slots__ = ("_attendant", "_finished", "_last", "_lending", "_moved", "_waiting", "handler", "inbox", "state")
+    __slots__ = (
+        "_attendant",
+        "_finished",
+        "_has_begun",
+        "_last",
+        "_lending",
+        "_moved",
+        "_waiting",
+        "handler",
+        "inbox",
+        "state",
+    )
 
     def __init__(self, websocket: WebSocket, handler: Any, state: Any, options: Options) -> None:
         self.inbox = Inbox()
@@ -122,6 +133,7 @@ class AttendedConnection(Connection):
         self._last: Item | ProtocolError | None = None
         self._lending: Any = Lending(self)
         self._finished = False
+        self._has_begun = False  # the application runs: what it does first comes before what was sent to it
         self._moved: Event | None = None
         self._waiting = 0
 
@@ -156,6 +168,8 @@ class AttendedConnection(Connection):
         try:
             with self._failing():
                 self.wait(lambda: self.inbox.began)
+            self._has_begun = True
+            self.waiter.wake()
             with self._failing():
                 try:
                     yield
@@ -292,7 +306,7 @@ class AttendedConnection(Connection):
         """Whether there is something to handle, and room for it."""
         if self._last is not None:
             return not self.inbox.messages
-        return not self.inbox.is_full and (self._more or self.waiter.readable)
+        return self._has_begun and not self.inbox.is_full and (self._more or self.waiter.readable)
 
     def write(self, message: Any) -> bool:
         """Send a message, and wait until the kernel has taken it. Return whether it has. Only in the hub's thread.
