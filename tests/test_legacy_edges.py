@@ -206,3 +206,13 @@ def test_no_traceback_where_a_greenlet_uses_it_first(capfd: pytest.CaptureFixtur
     sock.close()
     server.join(DEADLINE)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_answer_that_goes_on_with_the_websocket() -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        environ["wsgi.websocket"].send("one")
+        return (environ["wsgi.websocket"].send(message) for message in ("two", "three"))
+
+    with connect(WebSocketMiddleware(app)) as client:
+        assert [client.receive() for _ in range(3)] == ["one", "two", "three"]
+        assert closed(client)[0] == 1000
