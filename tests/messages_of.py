@@ -25,6 +25,7 @@ ELSEWHERE = {
     "LookupError",
     "Refused",
     "ConnectionClosed",
+    "_Deferred",
     "_translated",
     "_bad_text",
     "self._end()",
