@@ -214,6 +214,8 @@ class _Exchange:
         """Return the next piece of the answer. If it is a WebSocket by then, live it; there is none."""
         with self._stack, self._refusing():
             piece = next(self._pieces, None)
+            if piece is None and not self._status:
+                self._websocket.accept()  # the application has said nothing, as gevent-websocket's need not
             if piece is not None and not self._websocket.accepted:
                 return piece
             self._exhaust()
