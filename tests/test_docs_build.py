@@ -15,6 +15,7 @@ from serving import ROOT, Program
 
 import websock_gevent
 import websock_gevent.flask
+import websock_gevent.frameworks
 import websock_gevent.legacy
 import websock_gevent.pubsub
 import websock_gevent.serve
@@ -31,6 +32,7 @@ BESIDE = """[...document.querySelectorAll('article :is(p, li, dt, dd, h1, h2, h3
 MODULES = [
     websock_gevent,
     websock_gevent.flask,
+    websock_gevent.frameworks,
     websock_gevent.legacy,
     websock_gevent.pubsub,
     websock_gevent.serve,

@@ -43,6 +43,7 @@ ALLOWED = {
     "watched websock websocket",
     "hogs": "connection signals",
     "flask": "errors handshake signals",
+    "frameworks": "blocking options upgrade websock",
     "testing": "errors",
     "serve": "drainer hosts",
     "__init__": "deflate drainer errors frames hosts mailbox options upgrade websock websocket",
