@@ -21,6 +21,7 @@ EVERYTHING = COMMON | {"deflate", "queue", "topics"}
 GEVENT_WEBSOCKET_WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
 COMPRESSING = COMMON | {"deflate"}
 IDLE = frozenset({"idle"})
+BLOCKING = frozenset({"echo", "idle"})
 EPOLL = HERE / "apps" / "epoll_echo.c"
 
 
@@ -94,6 +95,10 @@ SERVERS = (
         settings=(("BENCH_FANOUT", "info"),),
         offers=frozenset({"fanout"}),
         group=OURS,
+    ),
+    *(
+        replace(GUNICORN, name=f"websock_gevent/{name}", arguments=gunicorn(app, "gevent"), offers=BLOCKING, group=OURS)
+        for name, app in (("blocking", "ours_blocking:app"), ("middleware", "ours_blocking:legacy"))
     ),
     with_options(GUNICORN, '{"idle": "parked", "max_connections": 20000}', f"{OURS} parked"),
     Server(
