@@ -13,6 +13,7 @@ from blocks import PAGES, Block, block, blocks_of
 from serving import DEADLINE, ROOT
 
 HOWTO, SERVED, DEPLOYMENT = "test_docs_howto.py", "test_docs_served.py", "test_docs_deployment.py"
+MIGRATION = "test_docs_migration.py"
 HERE = "test_docs_blocks.py"
 
 #: The name of a block, or page and language of those that have none, and the test that runs or checks it.
@@ -72,6 +73,24 @@ ACCOUNT = {
     "pubsub-outside": f"{SERVED}::test_a_shell_reaches_the_lobby",
     "contributing-one": f"{HERE}::test_what_is_said_about_make_is_so",
     "contributing-many": f"{HERE}::test_what_is_said_about_make_is_so",
+    "migration-behind": f"{MIGRATION}::test_the_function_behind_the_view",
+    "migration-gevent-diff": f"{MIGRATION}::DIFFS",
+    "migration-gevent": f"{MIGRATION}::test_the_chat_after",
+    "migration-gevent-run": f"{MIGRATION}::test_the_commands_are_those_that_are_run",
+    "migration-sockets-diff": f"{MIGRATION}::DIFFS",
+    "migration-sockets": f"{MIGRATION}::test_the_routes_of_sockets",
+    "migration-sockets-run": f"{MIGRATION}::test_the_commands_are_those_that_are_run",
+    "migration-sock-diff": f"{MIGRATION}::DIFFS",
+    "migration-sock": f"{MIGRATION}::test_the_application_of_flask_sock",
+    "migration-blocking": f"{MIGRATION}::CHATS",
+    "migration-callbacks": f"{MIGRATION}::CHATS",
+    "migration-mailbox": f"{MIGRATION}::test_a_function_that_waits_for_two_things",
+    "migration-handlers": "test_frameworks.py::server",
+    "migration-django": "test_frameworks.py::PROGRAMS",
+    "migration-falcon": "test_frameworks.py::PROGRAMS",
+    "migration-bottle": "test_frameworks.py::PROGRAMS",
+    "migration-pyramid": "test_frameworks.py::PROGRAMS",
+    "migration-wsgi": "test_frameworks.py::PROGRAMS",
     "docs/pubsub.rst: text": "test_pubsub_redis.py::test_users_with_few_rights",
     "docs/proxies.rst: nginx": "test_proxies.py::test_a_proxy_as_documented_is_all_it_takes",
     "docs/proxies.rst: haproxy": "test_proxies.py::test_a_proxy_as_documented_is_all_it_takes",
