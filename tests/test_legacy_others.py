@@ -18,10 +18,12 @@ import gevent
 import pytest
 from browsing import Page, chromium
 from others import FLASK_SOCK, FLASK_SOCKETS, GEVENT_WEBSOCKET, changed, code_blocks, sdist
-from raw import Raw
+from raw import Raw, close_frame, unmasked
 from serving import DEADLINE, Program, Server, flask_run, gunicorn, pywsgi
+from support import handshake, raw_connection, read_all, read_head
 from test_clients import by_node
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Opcode
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
@@ -345,3 +347,14 @@ BROWSER = """(([path, words]) => new Promise((done) => {
     socket.onmessage = ({ data }) => data.includes("hi") && (seen.push(data), socket.close(4005));
     socket.onclose = ({ code, wasClean }) => done([...seen, code, wasClean]);
 }))(%s)"""
+
+
+def test_the_application_speaks_before_a_close_frame_that_came_with_the_handshake() -> None:
+    def app(environ: Any, start_response: Any) -> None:
+        environ["wsgi.websocket"].send("hello")
+
+    ours, _ = raw_connection(WebSocketMiddleware(app))
+    ours.sendall(handshake() + close_frame(1000))
+    read_head(ours)
+    assert read_all(ours) == unmasked("hello") + unmasked(b"\x03\xe8", Opcode.CLOSE)
+    ours.close()
