@@ -240,6 +240,8 @@ class AttendedConnection(Connection):
         # A batch was taken: everybody else has a turn before the next one.
         more = self.inbox.began and self._more and bool(self.websocket.reader.unread)
         try:
+            if self._has_begun and not self._has_turn():
+                waiter.wait()  # if there is anything else to do, somebody has said so, and a wake-up is on its way
             while True:
                 if more:
                     waiter.breathe()
@@ -306,7 +308,7 @@ class AttendedConnection(Connection):
         """Whether there is something to handle, and room for it."""
         if self._last is not None:
             return not self.inbox.messages
-        return self._has_begun and not self.inbox.is_full and (self._more or self.waiter.readable)
+        return self._has_begun and (self._more or self.waiter.readable) and not self.inbox.is_full
 
     def write(self, message: Any) -> bool:
         """Send a message, and wait until the kernel has taken it. Return whether it has. Only in the hub's thread.
@@ -346,6 +348,10 @@ class AttendedConnection(Connection):
             self._last = error
         self._deadlines.fix(self._options.close_timeout)
         return True  # nothing is received before it has had its turn
+
+    def _call(self, callback: Callable[[Any, Any], Any], argument: Any) -> None:
+        """Put a message into the inbox, which asks for nothing."""
+        callback(argument, None)
 
     def _control(self, item: Item) -> None:
         if item[0] == CLOSE and self.inbox.messages:
