@@ -1,14 +1,19 @@
-"""Servers that a whole run of the tests shares."""
+"""What several files of tests ask for: servers that a whole run shares, a Redis and PubSubs of a test's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from apps.defaults import IDLE
 from kinds import KINDS, Kind
 from matrix import Matrix
+from redis_servers import QUICK, RedisServer, redis_server
 from serving import Server, gunicorn
+
+from websock_gevent.pubsub import PubSub
 
 
 def pytest_report_header() -> str:
@@ -45,3 +50,25 @@ def newest_gunicorn() -> Iterator[Server]:
     """The app ``served``, by the installed gunicorn."""
     with gunicorn() as running:
         yield running
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis for one test."""
+    (tmp_path / "redis").mkdir()
+    with redis_server(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., PubSub]]:
+    """Make a PubSub with short times, which is closed at the end of the test."""
+    made: list[PubSub] = []
+
+    def make(url: str, **settings: Any) -> PubSub:
+        made.append(PubSub(url, **{**QUICK, **settings}))
+        return made[-1]
+
+    yield make
+    for pubsub in made:
+        pubsub.close()

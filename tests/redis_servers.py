@@ -13,7 +13,10 @@ from typing import Any
 import redis
 from serving import Program, free_port
 
-__all__ = ["RedisServer", "redis_server"]
+__all__ = ["QUICK", "RedisServer", "redis_server"]
+
+#: Short times of a PubSub, so that a test of a failure need not wait for the usual ones.
+QUICK = {"timeout": 0.5, "watchdog": 0.3, "lifetime": 1.5}
 
 
 class RedisServer:

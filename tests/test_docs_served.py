@@ -21,19 +21,11 @@ import trustme
 from blocks import block, write
 from browsing import DESKTOP, Page, chromium
 from docs_apps import arguments_of, client, environment, served
-from redis_servers import RedisServer, redis_server
+from redis_servers import RedisServer
 from serving import DEADLINE, Program, Server, free_port
 from websockets.exceptions import ConnectionClosed
 
 from websock_gevent.pubsub import PubSub
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis of our own."""
-    (tmp_path / "redis").mkdir()
-    with redis_server(tmp_path / "redis") as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -5,43 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import gevent
 import pytest
-from redis_servers import RedisServer, redis_server
+from redis_servers import RedisServer
 from serving import ROOT
 from support import DEADLINE, open_client, until
 from test_mailbox import in_thread
 from test_pubsub import Page
-from test_pubsub_redis import QUICK, SUBSCRIBED, drop_connections, listener, page_on, publisher
+from test_pubsub_redis import SUBSCRIBED, drop_connections, listener, page_on, publisher
 
 from websock_gevent import addresses
 from websock_gevent.pubsub import PubSub
 
 Make = Callable[..., PubSub]
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def make() -> Iterator[Make]:
-    """Make a PubSub with short times, which is closed at the end of the test."""
-    made: list[PubSub] = []
-
-    def make(url: str, **settings: Any) -> PubSub:
-        made.append(PubSub(url, **{**QUICK, **settings}))
-        return made[-1]
-
-    yield make
-    for pubsub in made:
-        pubsub.close()
 
 
 # Several PubSubs in one process.

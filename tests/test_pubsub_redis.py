@@ -15,7 +15,7 @@ from typing import Any
 
 import gevent
 import pytest
-from redis_servers import RedisServer, redis_server
+from redis_servers import QUICK, RedisServer, redis_server
 from relay import Relay
 from serving import APPS, DEADLINE, ROOT, Program, Server, certificate, free_port, gunicorn
 from support import open_client, until
@@ -36,29 +36,6 @@ from websock_gevent.pubsub import (
     client,
 )
 from websock_gevent.signals import PubsubGap, pubsub_gap
-
-#: Short times, so that a test of a failure need not wait for the usual ones.
-QUICK = {"timeout": 0.5, "watchdog": 0.3, "lifetime": 1.5}
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def make() -> Iterator[Callable[..., PubSub]]:
-    """Make a PubSub with short times, which is closed at the end of the test."""
-    made: list[PubSub] = []
-
-    def make(url: str, **settings: Any) -> PubSub:
-        made.append(PubSub(url, **{**QUICK, **settings}))
-        return made[-1]
-
-    yield make
-    for pubsub in made:
-        pubsub.close()
 
 
 @contextmanager

@@ -5,19 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gevent
 import pytest
-from redis_servers import RedisServer, redis_server
+from redis_servers import RedisServer
 from relay import Relay
 from serving import ROOT, free_port
 from support import DEADLINE, until
 from test_pubsub_redis import (
-    QUICK,
     SUBSCRIBED,
     Told,
     drop_connections,
@@ -33,26 +32,6 @@ from websock_gevent import addresses
 from websock_gevent.pubsub import AccessDenied, MemoryFull, PubSub, PubSubError, ReadOnly, Unavailable
 
 Make = Callable[..., PubSub]
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def make() -> Iterator[Make]:
-    """Make a PubSub with short times, which is closed at the end of the test."""
-    made: list[PubSub] = []
-
-    def make(url: str, **settings: Any) -> PubSub:
-        made.append(PubSub(url, **{**QUICK, **settings}))
-        return made[-1]
-
-    yield make
-    for pubsub in made:
-        pubsub.close()
 
 
 @pytest.mark.parametrize(

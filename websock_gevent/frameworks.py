@@ -14,18 +14,14 @@ from werkzeug.exceptions import HTTPException
 
 from .blocking import Blocking
 from .options import Options
+from .relay import drop, relayed
 from .upgrade import upgrade
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from werkzeug.wrappers import Response
 
     from .websock import Handler, S
-
-    ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
-
 __all__ = ["Upgrades", "accept"]
 
 _KEY = "websock_gevent.offer"
@@ -100,7 +96,7 @@ class _Exchange:
 
     def serve(self, app: WSGIApplication, environ: WSGIEnvironment) -> Iterable[bytes]:
         """Call the framework, and answer in its place if that was planned."""
-        answer = app(environ, self._relay())
+        answer = app(environ, relayed(self._start_response, self._on_status))
         if not self._answered:
             answer = _begun(answer)  # a generator says nothing before it is asked
         planned, self.planned = self.planned, None
@@ -115,19 +111,14 @@ class _Exchange:
             planned.call_on_close(close)
         return planned(self.environ, self._start_response)
 
-    def _relay(self) -> StartResponse:
-        """The framework's ``start_response``; `upgrade`, called by it, finds the server behind that, too."""
-
-        def relay(status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Any:
-            self._answered = True
-            if self.planned is not None and status.startswith("2"):
-                self._headers = [(name, value) for name, value in headers if not _is_about_the_body(name)]
-                return _drop
-            self.planned = None
-            return self._start_response(status, headers, *([exc_info] if exc_info else []))
-
-        relay.__self__ = getattr(self._start_response, "__self__", None)  # type: ignore[attr-defined]
-        return relay
+    def _on_status(self, status: str, headers: list[tuple[str, str]]) -> Callable[[bytes], object] | None:
+        """The framework answers."""
+        self._answered = True
+        if self.planned is not None and status.startswith("2"):
+            self._headers = [(name, value) for name, value in headers if not _is_about_the_body(name)]
+            return drop
+        self.planned = None
+        return None
 
 
 def _is_about_the_body(name: str) -> bool:
@@ -154,7 +145,3 @@ class _Begun:
         """Close what it was taken from."""
         if self._close is not None:
             self._close()
-
-
-def _drop(data: bytes) -> None:
-    """Where the framework may write its body to."""

@@ -8,7 +8,7 @@ know how the handshake is checked and the socket is found (`upgrade`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -21,20 +21,16 @@ from ..blocking import Blocking
 from ..errors import ConnectionClosed, WebSocketError
 from ..handshake import is_upgrade
 from ..options import Options
+from ..relay import drop, relayed
 from ..servers import is_upgraded
 from ..upgrade import UpgradeResponse, upgrade
 from .websocket import LegacyWebSocket, Server
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from ..attended import AttendedConnection
     from ..lives import Life
-
-    ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
-
 __all__ = ["WebSocketMiddleware"]
 
 
@@ -129,26 +125,16 @@ class _Exchange:
     def call(self) -> _Exchange:
         """Call the application."""
         with self._stack, self._refusing():
-            self._answer = self._middleware.app(self._environ, self._relay()) or ()
+            self._answer = self._middleware.app(self._environ, relayed(self._start_response, self._on_status)) or ()
             self._pieces = iter(self._answer)
             if self._websocket.accepted:
                 self._exhaust()
         return self
 
-    def _relay(self) -> StartResponse:
-        """The application's ``start_response``; `upgrade`, called by it, finds the server behind that, too."""
-
-        def relay(status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Any:
-            return self._on_response(status, headers, exc_info)
-
-        relay.__self__ = getattr(self._start_response, "__self__", None)  # type: ignore[attr-defined]
-        return relay
-
-    def _on_response(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None) -> Any:
+    def _on_status(self, status: str, headers: list[tuple[str, str]]) -> Callable[[bytes], object] | None:
+        """The application answers."""
         self._status = status
-        if self._websocket.accepted:
-            return _drop
-        return self._start_response(status, headers, *([exc_info] if exc_info else []))
+        return drop if self._websocket.accepted else None
 
     def _accept(self, overrides: dict[str, Any]) -> AttendedConnection:
         if self._status or self._over:
@@ -203,7 +189,7 @@ class _Exchange:
             if error is not self._refusal:
                 raise
         if self._refusal is not None and not self._status:
-            self._pieces = iter(self._refusal(self._request, self._on_response))
+            self._pieces = iter(self._refusal(self._request, self._start_response))
 
     # What the server asks for.
 
@@ -227,7 +213,3 @@ class _Exchange:
         close = getattr(self._answer, "close", None)
         if close is not None:
             close()
-
-
-def _drop(data: bytes) -> None:
-    """Where an application that has a WebSocket may write to."""

@@ -88,7 +88,7 @@ class LegacyWebSocket(BlockingWebSocket):
 
     Attributes:
         client: What `handler` gives, without using it.
-        native: The WebSocket of a server that has sent the 101 already (``servers.is_upgraded``), whose place this takes.
+        native: The WebSocket of a server that has sent the 101 already, whose place this takes; else ``None``.
     """
 
     def __init__(
