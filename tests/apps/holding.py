@@ -18,7 +18,8 @@ def holding() -> dict[str, int]:
     things = gc.get_objects()
     kinds: Counter[str] = Counter()
     for thing in things:
-        if isinstance(thing, greenlet.greenlet) and not thing.dead and thing.parent is not None:  # else a thread's own
+        # Whoever asks a lazy object, such as Django's settings, for its class, wakes it; ``type`` does not.
+        if issubclass(type(thing), greenlet.greenlet) and not thing.dead and thing.parent is not None:
             kinds["greenlets"] += 1
         elif type(thing).__module__ in OURS:
             kinds[f"{type(thing).__module__}.{type(thing).__name__}"] += 1

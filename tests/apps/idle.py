@@ -19,7 +19,7 @@ def others() -> int:
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     if hasattr(worker, "nr_conns"):
         return _threads_of_gunicorn(worker)
-    pools = [thing.pool for thing in gc.get_objects() if isinstance(thing, BaseServer)]
+    pools = [thing.pool for thing in gc.get_objects() if issubclass(type(thing), BaseServer)]
     return _greenlets(pools) if pools else _threads_of_werkzeug()
 
 

@@ -88,7 +88,7 @@ def _kept(module: ModuleType, originals: dict[int, str]) -> Iterator[str]:
 
 def what_runs() -> dict[str, set[Any]]:
     """Threads, greenlets and sockets of this process, by the identities they have."""
-    greenlets = {id(found) for found in gc.get_objects() if isinstance(found, Greenlet) and not found.dead}
+    greenlets = {id(found) for found in gc.get_objects() if issubclass(type(found), Greenlet) and not found.dead}
     return {"thread": set(threading.enumerate()), "greenlet": greenlets, "socket": set(_sockets())}
 
 
