@@ -1,10 +1,10 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test docs table check format parked parked-fast autobahn autobahn-fast autobahn-servers fuzz versions package soak bench bench-fast chaos clean
+.PHONY: test docs table check format parked parked-fast autobahn autobahn-fast autobahn-servers fuzz versions versions-fast package soak bench bench-fast chaos clean
 
 test: check           # everything that the gate runs
-	tests/setup && $(BIN)/pytest && $(MAKE) parked-fast autobahn-fast
+	tests/setup && $(BIN)/pytest && $(MAKE) parked-fast autobahn-fast versions-fast
 
 check: .venv/ready    # style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -20,6 +20,11 @@ CONTRACT = $(addprefix tests/test_,$(addsuffix .py,connection deflate drain endi
 
 versions: .venv/ready # the contract and every server, on each python3.X at hand; some fifteen minutes
 	tests/setup && $(BIN)/python tests/versions.py $(CONTRACT) tests/test_servers.py
+
+versions-fast: .venv/ready # the core of the contract, on the oldest and the newest of everything
+	$(BIN)/python tests/versions.py --ends $(CORE)
+
+CORE = $(addprefix tests/test_,$(addsuffix .py,blocking connection endings flask legacy mailbox testing upgrade waiter))
 
 package: .venv/ready  # sdist and wheel: built, looked into, installed, served; a minute
 	$(BIN)/pip install -q build twine && $(BIN)/python tests/package.py

@@ -1,10 +1,11 @@
 """Tests on every Python at hand with the newest dependencies, and on the oldest Python with the oldest dependencies.
 
-  python tests/versions.py [--jobs N] TEST_FILE...
+  python tests/versions.py [--jobs N] [--ends] TEST_FILE...
 
-Looks for python3.X on the PATH, for each version in setup.cfg; or takes those in the variable PYTHONS, separated as in
-PATH. Each gets a virtual environment of its own in .cache/versions, with its log beside it. Exit status 1 if a test
-failed anywhere; versions that are not at hand are named.
+Looks for python3.X on the PATH and among pyenv's, for each version in setup.cfg; or takes those in the variable
+PYTHONS, separated as in PATH. With --ends, only the oldest of both and the newest of both are tested. Each gets a
+virtual environment of its own in .cache/versions, with its log beside it. Exit status 1 if a test failed anywhere;
+versions that are not at hand are named.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def interpreters(path: str, given: str = "") -> dict[str, str]:
     candidates = [*filter(None, given.split(os.pathsep))]
     if not candidates:
         candidates = [shutil.which(f"python{version}", path=path) or "" for version in supported()]
+        candidates += pyenvs(path)
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     found = {}
     for candidate in filter(None, candidates):
@@ -84,6 +86,15 @@ def interpreters(path: str, given: str = "") -> dict[str, str]:
         if done.returncode == 0:
             found[done.stdout.strip()] = candidate
     return {version: found[version] for version in supported() if version in found}
+
+
+def pyenvs(path: str) -> list[str]:
+    """Where pyenv, if it is there, has Pythons that the PATH does not lead to."""
+    pyenv = shutil.which("pyenv", path=path)
+    if pyenv is None:
+        return []
+    root = subprocess.run([pyenv, "root"], capture_output=True, text=True, timeout=60).stdout.strip()
+    return sorted(map(str, Path(root, "versions").glob("*/bin/python3.[0-9]*[0-9]")))
 
 
 def prepare(environment: Environment) -> None:
@@ -115,13 +126,15 @@ def _installed(environment: Environment) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", metavar="TEST_FILE")
+    parser.add_argument("--ends", action="store_true", help="not those in between")
     parser.add_argument("--jobs", type=int, default=2, help="environments that are tested at once (%(default)s)")
     asked = parser.parse_args()
     found = interpreters(os.environ.get("PATH", ""), os.environ.get("PYTHONS", ""))
     for version in supported():
         if version not in found:
             print(f"{version}: not at hand, not tested")
-    environments = [Environment(version, path, False) for version, path in found.items()]
+    newest = [Environment(version, path, False) for version, path in found.items()]
+    environments = newest[-1:] if asked.ends else newest
     environments += [Environment(version, path, True) for version, path in [*found.items()][:1]]
     FOLDER.mkdir(parents=True, exist_ok=True)
     for environment in environments:  # one by one: they write to the same egg-info
