@@ -27,7 +27,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Matrix(config.getoption("--write-table")))
     config.addinivalue_line("markers", "matrix(column): counts for this column of the compatibility table")
+    config.addinivalue_line("markers", "kinds: given to each test that runs under each kind of server")
     config.addinivalue_line("markers", "only(test): run with those kinds of server alone for which test(kind) is true")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs under each kind of server: half of all tests, so that it can be run beside the rest."""
+    for item in items:
+        if "kind" in getattr(item, "fixturenames", ()):
+            item.add_marker("kinds")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

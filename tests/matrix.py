@@ -48,7 +48,7 @@ class Matrix:
         """Note whether there will be all cells."""
         config = session.config
         chosen = config.option.keyword or config.option.file_or_dir
-        self._is_whole = not chosen and config.option.markexpr in ("", "matrix")
+        self._is_whole = not chosen and config.option.markexpr in ("", "kinds", "matrix")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> object:
