@@ -37,7 +37,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blinker import Namespace, Signal
 from gevent import GreenletExit
@@ -56,6 +56,7 @@ __all__ = [
     "DrainStarted",
     "Frames",
     "PubsubGap",
+    "SoFar",
     "Traffic",
     "UpgradeRefused",
     "connection_started",
@@ -126,6 +127,28 @@ class Traffic:
     inflated_bytes: int = 0
 
 
+class SoFar(NamedTuple):
+    """What an open connection has done so far, and what waits in it. Cheap, so that thousands can be asked each second.
+
+    Attributes:
+        received: Messages that have begun to come, and were taken from the stream.
+        received_bytes: Of whole frames, control frames included.
+        sent: Messages, as far as the kernel has taken them.
+        sent_bytes: As for what was received.
+        waiting: Messages in the mailbox.
+        limit: How many may wait there (``max_mailbox``).
+        unsent: Bytes that the kernel has not taken, since the peer does not read.
+    """
+
+    received: int = 0
+    received_bytes: int = 0
+    sent: int = 0
+    sent_bytes: int = 0
+    waiting: int = 0
+    limit: int = 0
+    unsent: int = 0
+
+
 @dataclass(frozen=True)
 class _Connection:
     """What both signals of a connection say.
@@ -160,6 +183,8 @@ class ConnectionStarted(_Connection):
 
     #: Filled by `wrap_callbacks`.
     arounds: list[Around] = field(default_factory=list, repr=False, compare=False)
+    #: Tells what the connection has done so far: at any time until its end, from any greenlet and any thread.
+    so_far: Callable[[], SoFar] = field(default=SoFar, repr=False, compare=False)
 
     def wrap_callbacks(self, around: Around) -> None:
         """Have a function run every callback of this connection, ``init`` and ``terminate`` too.

@@ -23,6 +23,7 @@ from .signals import (
     Around,
     ConnectionStarted,
     ConnectionStopped,
+    SoFar,
     connection_started,
     connection_stopped,
     is_watched,
@@ -187,10 +188,16 @@ class _Watching(Connection):
     def _bind(self) -> Any:
         """Called behind the 101 and before ``init``."""
         record = self._record
-        started = ConnectionStarted(record.sender, self.websocket, record.arounds)
+        started = ConnectionStarted(record.sender, self.websocket, record.arounds, self._so_far)
         record.began = monotonic()
         send(connection_started, record.sender, started)
         return super()._bind()
+
+    def _so_far(self) -> SoFar:
+        record, mailbox = self._record, self._mailbox
+        waiting = len(mailbox) if mailbox is not None else 0
+        unsent = sum(map(len, tuple(self.websocket.out)))
+        return SoFar(*record.recv.totals, *record.send.totals, waiting, self._options.max_mailbox, unsent)
 
     def _end(self, reason: Reason, code: int | None = None, text: str = "") -> None:
         if self.phase < Phase.CLOSING:
