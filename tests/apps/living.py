@@ -1,8 +1,8 @@
 """Clients for operators to look at, and the live view, as ``LIVE`` in the environment says: ``app``, or ``nested`` in a
 blueprint with a prefix. Over Redis, if ``REDIS_URL`` is given. ``/enter`` lets an operator in.
 
-A client gets back what it sends, and is blocked by what begins with ``fill``, with so many messages in its mailbox, until
-``/release`` is asked for.
+A client gets back what it sends, and is blocked by what begins with ``fill``, with so many messages in its mailbox,
+until ``/release`` is asked for.
 """
 
 from __future__ import annotations
