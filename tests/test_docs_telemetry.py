@@ -18,7 +18,7 @@ from serving import ROOT, Server, gunicorn
 from websockets.frames import Opcode
 
 PAGE = (ROOT / "docs" / "telemetry.rst").read_text()
-SIGNALS, AROUND, PROMETHEUS, CONFIGURATION, OPENTELEMETRY, SENTRY, HOGS = map(
+SIGNALS, AROUND, PROMETHEUS, CONFIGURATION, OPENTELEMETRY, SENTRY, HOGS, LIVE = map(
     textwrap.dedent, re.findall(r"code-block:: python\n\n((?:    .*\n|\n)+)", PAGE)
 )
 #: What the page leaves to the application.
@@ -245,3 +245,24 @@ def test_a_hog_is_reported(tmp_path: Path) -> None:
         == 1
     )
     assert "while monotonic() < until:" in log
+
+
+LOGIN = """
+@app.get("/login")
+def login():
+    session["role"] = "operator"
+    return "welcome"
+"""
+
+
+def test_the_live_view_is_for_operators(tmp_path: Path) -> None:
+    routes = ROUTE.replace("app = Flask(__name__)", "")
+    with serving(tmp_path, LIVE + LOGIN + routes, SECRET_KEY="for the tests") as server, opened(server):
+        assert server.get("/live/").status == 403
+        cookie = server.get("/login").values("Set-Cookie")[0].partition(";")[0]
+        with Raw(server) as operator:
+            operator.upgrade("/live/socket", Cookie=cookie)
+            assert operator.read(2) == b"\x81\x7e"
+            picture = json.loads(operator.read(int.from_bytes(operator.read(2), "big")))
+    assert {row["path"] for row in picture["rows"]} == {"/echo", "/live/socket"}
+    assert [worker["connections"] for worker in picture["workers"]] == [2]

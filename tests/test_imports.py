@@ -78,9 +78,9 @@ ALLOWED = {
     "pubsub/pubsub": "addresses locks mailbox pubsub/backend pubsub/embedded pubsub/entries pubsub/errors "
     "pubsub/monitors pubsub/presence pubsub/redis_backend pubsub/registry",
     "pubsub/__init__": "pubsub/entries pubsub/errors pubsub/pubsub",
-    "contrib/live/watching": "drainer locks signals websocket",
-    "contrib/live/cluster": "addresses contrib/live/watching mailbox pubsub/__init__",
-    "contrib/live/__init__": "contrib/live/cluster contrib/live/watching flask mailbox pubsub/__init__ upgrade websock",
+    "contrib/live/watching": "addresses drainer locks signals websocket",
+    "contrib/live/cluster": "addresses contrib/live/watching mailbox pubsub/errors pubsub/pubsub signals",
+    "contrib/live/__init__": "contrib/live/cluster contrib/live/watching flask mailbox pubsub/pubsub upgrade websock",
     "doctor/__init__": "",
     "doctor/findings": "",
     "doctor/environment": "doctor/findings",

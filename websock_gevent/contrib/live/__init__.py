@@ -21,7 +21,7 @@ from flask import Blueprint, Flask, Response, abort, request, send_from_director
 
 from ...flask import websocket
 from ...mailbox import current
-from ...pubsub import PubSub
+from ...pubsub.pubsub import PubSub
 from ...upgrade import upgrade
 from ...websock import WebSock
 from .cluster import Cluster

@@ -16,7 +16,8 @@ from typing import Any
 
 from ... import addresses
 from ...mailbox import Mailbox
-from ...pubsub import PubSub, PubSubError
+from ...pubsub.errors import PubSubError
+from ...pubsub.pubsub import PubSub
 from ...signals import connection_started
 from .watching import Watch
 

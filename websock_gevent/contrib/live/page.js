@@ -12,7 +12,7 @@ function scaled(value, units, step) {
 const bytes = (value) => scaled(value, ["B", "kB", "MB", "GB"], 1000);
 const rate = (messages, size) => `${number.format(messages)}/s, ${bytes(size)}/s`;
 function seconds(value) {
-  if (value < 1) return `${Math.round(value * 1000)} ms`;
+  if (value < 1) return `${number.format(value * 1000)} ms`;
   if (value < 60) return `${number.format(value)} s`;
   if (value < 3600) return `${Math.floor(value / 60)} min ${Math.floor(value % 60)} s`;
   return `${Math.floor(value / 3600)} h ${Math.floor((value % 3600) / 60)} min`;
@@ -20,9 +20,9 @@ function seconds(value) {
 
 // Title, what it is sorted by, what is shown, and whether it is marked. The numbers are those of watching.py.
 const columns = [
-  ["peer", (row) => row.peer],
   ["path", (row) => row.path],
   ["handler", (row) => row.handler],
+  ["peer", (row) => row.peer],
   ["worker", (row) => row.pid],
   ["age", (row) => row.numbers[0], (row) => seconds(row.numbers[0])],
   ["mailbox", (row) => row.numbers[1], (row) => `${number.format(row.numbers[1])} of ${number.format(row.limit)}`,

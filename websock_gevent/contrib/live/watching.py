@@ -20,6 +20,8 @@ from operator import itemgetter
 from time import monotonic
 from typing import Any, TypeVar
 
+import gevent
+
 from ... import addresses
 from ...drainer import Drainer
 from ...locks import new_lock
@@ -42,6 +44,8 @@ NUMBERS = 8
 FRESH = 0.9
 #: Part of its limit from which a mailbox fills, and seconds from which a callback is slow.
 FILLING, SLOW = 0.1, 0.5
+#: Connections that are asked in a row.
+BATCH = 256
 #: Characters of a path or a name that are shown.
 MOST_TEXT = 200
 
@@ -158,7 +162,8 @@ class Watch:
         self._ended = self._totals = [0] * 4
         self._drains: dict[Drainer, float] = {}
         self._at = monotonic() - FRESH
-        self._summary: dict[str, Any] = {}
+        self._busy = False
+        self._summary = self._tell([], [0.0] * 4)
 
     def _receivers(self) -> list[tuple[Any, Callable[..., None]]]:
         return [
@@ -190,22 +195,31 @@ class Watch:
         self._drains[sender] = monotonic() + event.seconds
 
     def summary(self) -> dict[str, Any]:
-        """Tell what there is to see; see above. From any greenlet and any thread; not to be changed."""
+        """Tell what there is to see; not to be changed. From any greenlet and any thread; it may give way."""
+        now = monotonic()
         with self._lock:
-            now = monotonic()
-            if now - self._at >= FRESH:
-                self._summary = self._look(now)
-            return self._summary
+            if self._busy or now - self._at < FRESH:
+                return self._summary
+            self._busy = True
+        try:
+            self._summary = self._look(now)
+        finally:
+            self._busy = False
+        return self._summary
 
     def _look(self, now: float) -> dict[str, Any]:
-        totals = self._ended
-        connections = list(self._connections.values())
-        for watched in connections:
+        ended, connections = self._ended, list(self._connections.values())
+        for number, watched in enumerate(connections, 1):
             watched.sample(now)
-        totals = [ended + sum([watched.last[i] for watched in connections]) for i, ended in enumerate(totals)]
+            if number % BATCH == 0:
+                gevent.sleep(0)  # the others of this worker do not wait for all of them
+        totals = [before + sum([watched.last[i] for watched in connections]) for i, before in enumerate(ended)]
         elapsed, self._at = now - self._at, now
         rates = [max(0.0, round((new - old) / elapsed, 1)) for new, old in zip(totals, self._totals, strict=True)]
         self._totals = totals
+        return self._tell(connections, rates)
+
+    def _tell(self, connections: list[_Watched], rates: list[float]) -> dict[str, Any]:
         process = addresses.process()
         shown = interesting(connections, self._most, lambda watched: watched.numbers)
         return {
@@ -217,7 +231,7 @@ class Watch:
             "rates": rates,
             "filling": sum([watched.filling for watched in connections]),
             "slow": sum([watched.slow for watched in connections]),
-            "drain": self._drain(now),
+            "drain": self._drain(monotonic()),
             "rows": [watched.row(process) for watched in shown],
         }
 
