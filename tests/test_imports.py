@@ -80,7 +80,8 @@ ALLOWED = {
     "pubsub/__init__": "pubsub/entries pubsub/errors pubsub/pubsub",
     "contrib/live/watching": "addresses drainer locks signals websocket",
     "contrib/live/cluster": "addresses contrib/live/watching mailbox pubsub/errors pubsub/pubsub signals",
-    "contrib/live/__init__": "contrib/live/cluster contrib/live/watching flask mailbox pubsub/pubsub upgrade websock",
+    "contrib/live/__init__": "contrib/live/cluster contrib/live/watching flask mailbox options pubsub/pubsub upgrade "
+    "websock",
     "doctor/__init__": "",
     "doctor/findings": "",
     "doctor/environment": "doctor/findings",

@@ -19,10 +19,16 @@ from browsing import DESKTOP, Page, chromium
 from flask import Flask
 from redis_servers import redis_server
 from serving import DEADLINE, ROOT, Program, Server, gunicorn
+from support import Diary, open_client
 from websockets.exceptions import InvalidStatus
 
+from websock_gevent import current
 from websock_gevent.contrib.live import live
 from websock_gevent.contrib.live.watching import NUMBERS, interesting
+from websock_gevent.errors import ConnectionClosed
+from websock_gevent.pubsub import PubSub
+from websock_gevent.signals import ConnectionStarted, SoFar, connection_started, is_watched
+from websock_gevent.testing import connect
 
 PHONE = {"width": 390, "height": 844}
 CELLS = ("peer", "path", "handler", "worker", "age", "mailbox", "unsent", "slowest callback")
@@ -296,11 +302,12 @@ def test_nothing_is_said_while_nobody_looks(browser: Program, tmp_path: Path) ->
     with redis_server(tmp_path) as redis, gunicorn("living:app", env={"REDIS_URL": redis.url}) as server:
         with client(server, "/client/alone"):
             name = "live:topic:websock_gevent.live.1.look"
-            wait_until(lambda: redis.client().pubsub_channels("*"))
-            assert not redis.client().exists(name)
+            wait_until(lambda: redis.client().pubsub_channels("*live.1*"))
+            assert redis.client().keys("*live.1*") == []
             with looking(browser, server):
                 wait_until(lambda: redis.client().exists(name))
             wait_until(lambda: len(redis.client().pubsub_channels("*live.1*")) == 1)  # LOOK alone
+            assert redis.client().keys("*live.1*") == [name]  # nobody has told anything: there is nobody else
 
 
 def wait_until(ready: Callable[[], object]) -> None:
@@ -361,6 +368,53 @@ def test_only_true_lets_in(answer: object, status: int) -> None:
         response.close()
     finally:
         view.stop()
+
+
+def test_a_wrong_option_is_told_at_once() -> None:
+    with pytest.raises(TypeError, match="unknown option 'orgins'"):
+        live(Flask("refused"), authorise=lambda: True, orgins="*")
+
+
+def test_the_page_is_authorised_again_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Flask("again")
+    view = live(app, authorise=lambda: True)
+    try:
+        with connect(app, "/live/socket", timeout=DEADLINE) as operator:
+            assert json.loads(operator.receive())["trouble"] == ""
+        monkeypatch.setattr("websock_gevent.contrib.live.AGAIN", 0)
+        with connect(app, "/live/socket", timeout=DEADLINE) as operator, pytest.raises(ConnectionClosed) as closed:
+            operator.receive()
+        assert closed.value.code == 1012
+    finally:
+        view.stop()
+
+
+def test_a_view_that_is_stopped_costs_nothing() -> None:
+    assert not is_watched(Diary)
+    view = live(Flask("stopped"), authorise=lambda: True, pubsub=PubSub())
+    assert is_watched(Diary)
+    view.stop()
+    assert not is_watched(Diary)
+
+
+def test_what_a_connection_has_done_so_far() -> None:
+    events: list[ConnectionStarted] = []
+
+    def note(sender: object, event: ConnectionStarted) -> None:
+        events.append(event)
+
+    class Twice(Diary):
+        def handle_in(self, message: Any, state: Any) -> Any:
+            current().send("waits")
+            events.append(events[0].so_far())  # type: ignore[arg-type]
+            return "push", [message, message], state
+
+    with connection_started.connected_to(note), open_client(Twice, max_mailbox=7) as opened:
+        opened.send("hello")
+        assert [opened.receive(), opened.receive()] == ["hello", "hello"]
+        event, during = events
+        assert event.so_far() == SoFar(1, 2 + 4 + 5, 2, 2 * (2 + 5), 0, 7, 0)
+        assert during == SoFar(1, 2 + 4 + 5, 0, 0, 1, 7, 0)
 
 
 def test_the_first_of_each_order_are_chosen() -> None:

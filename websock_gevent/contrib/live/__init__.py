@@ -21,6 +21,7 @@ from flask import Blueprint, Flask, Response, abort, request, send_from_director
 
 from ...flask import websocket
 from ...mailbox import current
+from ...options import Options
 from ...pubsub.pubsub import PubSub
 from ...upgrade import upgrade
 from ...websock import WebSock
@@ -73,8 +74,9 @@ def live(
         )
     if not isinstance(most, int) or most < NUMBERS:
         raise ValueError(f"live() takes a whole number from {NUMBERS} up as most, not {most!r}")
+    chosen = Options(max_frame_size=125, max_message_size=125).updated(options)  # nothing is to be received
     view = Live(pubsub, most)
-    app.register_blueprint(_blueprint(view, authorise, options), url_prefix=url_prefix)
+    app.register_blueprint(_blueprint(view, authorise, chosen), url_prefix=url_prefix)
     return view
 
 
@@ -132,7 +134,7 @@ class Operator(WebSock[float]):
         return "push", self._view.picture(), state
 
 
-def _blueprint(view: Live, authorise: Callable[[], object], options: dict[str, Any]) -> Blueprint:
+def _blueprint(view: Live, authorise: Callable[[], object], options: Options) -> Blueprint:
     blueprint = Blueprint("websock_gevent_live", __name__)
     operator = Operator(view)
 
@@ -154,7 +156,6 @@ def _blueprint(view: Live, authorise: Callable[[], object], options: dict[str, A
 
     @websocket(blueprint, "/socket")
     def socket() -> Response:
-        limits = {"max_frame_size": 125, "max_message_size": 125}
-        return upgrade(request.environ, operator, 0.0, **{**limits, **options})  # type: ignore[return-value]
+        return upgrade(request.environ, operator, 0.0, options=options)  # type: ignore[return-value]
 
     return blueprint

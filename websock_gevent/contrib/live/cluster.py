@@ -50,19 +50,21 @@ class Cluster:
     def __init__(self, watch: Watch, pubsub: PubSub) -> None:
         self._watch = watch
         self._pubsub = pubsub
-        self._pid = 0
-        self._stopped = threading.Event()
+        self._begin(0)
         connection_started.connect(self._started, weak=False)
 
-    def _started(self, sender: object, event: object) -> None:
-        if self._pid == os.getpid():
-            return
-        self._pid = os.getpid()
+    def _begin(self, pid: int) -> None:
+        self._pid = pid
         self._heard: dict[str, tuple[float, dict[str, Any]]] = {}
         self._asked = self._looked = monotonic() - LOOKING
         self._ears: dict[str, Mailbox] = {}
         self.trouble = ""
         self._stopped = threading.Event()
+
+    def _started(self, sender: object, event: object) -> None:
+        if self._pid == os.getpid():
+            return
+        self._begin(os.getpid())
         threading.Thread(target=self._go_on, name="websock_gevent.live", daemon=True).start()
 
     def stop(self) -> None:
