@@ -24,7 +24,7 @@ from websockets.exceptions import InvalidStatus
 
 from websock_gevent import current
 from websock_gevent.contrib.live import live
-from websock_gevent.contrib.live.watching import NUMBERS, interesting
+from websock_gevent.contrib.live.watching import NUMBERS, Watch, interesting
 from websock_gevent.errors import ConnectionClosed
 from websock_gevent.pubsub import PubSub
 from websock_gevent.signals import ConnectionStarted, SoFar, connection_started, is_watched
@@ -240,6 +240,16 @@ def test_a_page_whose_server_ends_says_so_and_comes_back(browser: Program) -> No
         view.do("leave")
 
 
+def test_a_page_in_the_background_does_not_look(browser: Program) -> None:
+    hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true})"
+    with gunicorn("living:app") as server, looking(browser, server) as view:
+        for hidden, state in (("true", "closed"), ("false", "open")):
+            view.do("evaluate", hide % hidden + ", document.dispatchEvent(new Event('visibilitychange'))")
+            view.do("see", f"body[data-state={state}]")
+            if state == "closed":
+                view.do("see", "#status", "paused")
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Server]:
     """Two workers that know of each other."""
@@ -417,9 +427,26 @@ def test_what_a_connection_has_done_so_far() -> None:
         assert during == SoFar(1, 2 + 4 + 5, 0, 0, 1, 7, 0)
 
 
+def test_rates_are_of_the_right_way() -> None:
+    class Twice(Diary):
+        def handle_in(self, message: Any, state: Any) -> Any:
+            return "push", [message, message], state
+
+    watch = Watch(8)
+    try:
+        with open_client(Twice) as opened:
+            opened.send("hello")
+            assert [opened.receive(), opened.receive()] == ["hello", "hello"]
+            summary = watch.summary()
+    finally:
+        watch.stop()
+    for rates, exactly in ((summary["rows"][0]["numbers"][4:], 0.01), (summary["rates"], 0.1)):
+        assert [rate / rates[0] for rate in rates] == pytest.approx([1, 11, 2, 14], rel=exactly)
+
+
 def test_the_first_of_each_order_are_chosen() -> None:
     rows = [tuple(1000 * (index == order) + 1 / (index + 1) for order in range(NUMBERS)) for index in range(500)]
-    chosen = interesting(rows, 16, lambda row: row)
+    chosen = interesting(rows[::-1], 16, lambda row: row)
     assert len(chosen) == 16 and set(rows[:NUMBERS]) <= set(chosen)
     last = [(0.0,) * NUMBERS] * 3
     assert interesting(last, 8, lambda row: row) == last
