@@ -189,7 +189,7 @@ class _Exchange:
             if error is not self._refusal:
                 raise
         if self._refusal is not None and not self._status:
-            self._pieces = iter(self._refusal(self._request, self._start_response))
+            self._pieces = iter(self._refusal(self._request, relayed(self._start_response, self._on_status)))
 
     # What the server asks for.
 
