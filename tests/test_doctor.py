@@ -330,6 +330,12 @@ def test_settings_that_gunicorn_does_not_take(patient: Patient, settings: str, a
     assert level == "problem" and why in seen
 
 
+def test_what_is_gunicorns_but_not_behind_the_dashes(patient: Patient) -> None:
+    done = patient.run("app:app", "-k", "gevent")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "unknown: -k gevent; what is gunicorn's stands behind --, as in doctor app:app -- -k gevent" in done.stderr
+
+
 # Patching.
 
 

@@ -25,13 +25,22 @@ _DESCRIPTION = "Say whether WebSockets will work here, and what to change. Exit 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; return the exit status: 0, or 1 if there is a problem. Wrong arguments exit with 2."""
     own, gunicorn = _split(arguments)
-    asked = _parser().parse_args(own)
+    asked = _asked(own)
     if asked.file:
         gunicorn = ["-c", asked.file, *gunicorn]
     questions = Questions(asked.uri, None if asked.no_gunicorn else gunicorn, asked.connections, asked.redis)
     findings = [*environment.examine(asked.connections), *_probe(questions, asked.timeout)]
     print(_as_json(findings) if asked.json else _as_text(findings))
     return int(any(finding.level == "problem" for finding in findings))
+
+
+def _asked(own: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    asked, strange = parser.parse_known_args(own)
+    if strange:
+        example = "doctor app:app -- -k gevent"
+        parser.error(f"unknown: {' '.join(strange)}; what is gunicorn's stands behind --, as in {example}")
+    return asked
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
