@@ -91,6 +91,7 @@ ACCOUNT = {
     "migration-bottle": "test_frameworks.py::PROGRAMS",
     "migration-pyramid": "test_frameworks.py::PROGRAMS",
     "migration-wsgi": "test_frameworks.py::PROGRAMS",
+    "errors-curl": f"{SERVED}::test_who_asks_as_a_browser_does_is_told_why",
     "docs/pubsub.rst: text": "test_pubsub_redis.py::test_users_with_few_rights",
     "docs/proxies.rst: nginx": "test_proxies.py::test_a_proxy_as_documented_is_all_it_takes",
     "docs/proxies.rst: haproxy": "test_proxies.py::test_a_proxy_as_documented_is_all_it_takes",

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,22 @@ def test_gunicorn_serves_the_first_ten_lines(command: str, tmp_path: Path) -> No
     with served(tmp_path, "index-app", options=arguments_of(command)) as server:
         echoes(server)
         assert server.get("/echo").status == 426
+
+
+def test_who_asks_as_a_browser_does_is_told_why(tmp_path: Path) -> None:
+    """What curl is told to send, sent without curl, which is not everywhere."""
+    program, *words = shlex.split(block("errors-curl").text)
+    assert program == "curl"
+    asked = [word.split(": ") for option, word in pairwise(words) if option == "-H"]
+    with served(tmp_path, "index-app") as server:
+        connection = HTTPConnection(server.host)
+        connection.sock = server.socket()
+        try:
+            connection.request("GET", "/echo", headers={name: value for name, value in asked})
+            answer = connection.getresponse()
+            assert answer.status == 403 and "http://shop.example" in answer.read().decode()
+        finally:
+            connection.close()
 
 
 # Push from elsewhere.

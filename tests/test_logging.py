@@ -37,7 +37,7 @@ from websockets.frames import Frame, Opcode
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from websock_gevent import ProtocolError, WebSock, WebSocket, current, upgrade
-from websock_gevent.flask import install
+from websock_gevent.flask import install, websocket
 from websock_gevent.messages import MessageReader
 
 SECRET = "Kennwort"
@@ -379,6 +379,27 @@ def test_no_markup_in_a_refusal_that_names_the_path(log: pytest.LogCaptureFixtur
     answer = refused(app, "/plain/%3Cb%3E%1B[31m")
     assert answer.startswith("HTTP/1.1 400 ") and "/plain/&lt;b&gt;" in answer
     assert "<b>" not in answer
+    [record] = records(log)
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert record.getMessage().startswith("127.0.0.1 '/plain/<b>\\x1b[31m': refused with 400: ")
+    assert record.getMessage().isprintable() and "websocket=True" in record.getMessage()
+
+
+def test_one_line_for_a_refusal_that_is_ours_to_repair(log: pytest.LogCaptureFixture) -> None:
+    """No browser shows the answer; the log names what to change."""
+    app = application(Diary)
+    answer = refused(lambda environ, start: app({**environ, "wsgi.multithread": False, "wsgi.input": None}, start))
+    assert answer.startswith("HTTP/1.1 501 ")
+    [record] = records(log)
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert record.getMessage().startswith(WHERE + "refused with 501: ")
+
+
+def test_no_line_for_plain_http(log: pytest.LogCaptureFixture) -> None:
+    app = Flask("refusing")
+    websocket(app, "/chat")(lambda: "never")
+    assert app.test_client().get("/chat").status_code == 426
+    assert records(log) == []
 
 
 # Lines of a client's own.

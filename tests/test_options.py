@@ -228,5 +228,6 @@ def test_an_unknown_option_is_named_with_the_known_ones(name: str) -> None:
     with pytest.raises(TypeError) as caught:
         Options().updated({"timeout": 1.0, name: 1})
     text = str(caught.value)
+    assert caught.value.__context__ is None  # one traceback, not two
     assert text.startswith(f"unknown option {name!r}")
     assert all(known in text for known in DEFAULTS)

@@ -16,7 +16,8 @@ from geventwebsocket.handler import WebSocketHandler
 from support import DEADLINE, Diary, application, frames_of, handshake, open_client, raw_connection, read_all, read_head
 from websockets.frames import Opcode
 from werkzeug.exceptions import HTTPException
-from werkzeug.test import EnvironBuilder
+from werkzeug.test import EnvironBuilder, create_environ
+from werkzeug.wrappers import Request
 
 from websock_gevent import Options, WebSock, upgrade
 from websock_gevent.testing import Refused, connect
@@ -146,6 +147,12 @@ def test_an_http_2_stream_is_refused() -> None:
 def test_a_handler_without_its_callbacks(handler: Any, missing: str) -> None:
     with pytest.raises(TypeError, match=f"{missing} missing"):
         upgrade({}, handler, None)
+
+
+def test_a_request_is_no_environ() -> None:
+    request = Request(create_environ())
+    with pytest.raises(TypeError, match=r"environ first \(request.environ in Flask\), not <Request"):
+        upgrade(request, WebSock, None)  # type: ignore[arg-type]
 
 
 def test_options_are_checked_in_the_view() -> None:

@@ -17,7 +17,7 @@ from werkzeug.routing.exceptions import WebsocketMismatch
 
 from .errors import UpgradeRequired
 from .handshake import check_request, is_upgrade
-from .signals import UpgradeRefused, path_of, send, upgrade_refused
+from .signals import tell_refused
 
 __all__ = ["install", "websocket"]
 
@@ -53,8 +53,8 @@ def install(app: Flask) -> None:
 
 def _explain(error: WebsocketMismatch) -> ResponseReturnValue:
     refusal = _refusal()
-    refused = UpgradeRefused(refusal.code or 500, str(refusal.description), path_of(request.environ))
-    send(upgrade_refused, current_app._get_current_object(), refused)  # type: ignore[attr-defined]
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    tell_refused(app, request.environ, refusal, ours=is_upgrade(request.environ))
     answer: ResponseReturnValue = current_app.handle_user_exception(refusal)
     return answer
 

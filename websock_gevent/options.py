@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -93,10 +94,9 @@ class Options:
         """
         if not changes:
             return self
-        try:
+        with suppress(TypeError):  # either a wrong option, or a list, which has no hash
             return _updated(self, tuple((name, value, type(value)) for name, value in changes.items()))
-        except TypeError:  # either a wrong option, or a list, which has no hash
-            return self._changed(changes)
+        return self._changed(changes)
 
     def _changed(self, changes: dict[str, Any]) -> Options:
         known = [field.name for field in fields(self)]

@@ -43,10 +43,11 @@ from blinker import Namespace, Signal
 from gevent import GreenletExit
 
 from .websock import Reason
-from .websocket import WebSocket
+from .websocket import WebSocket, peer_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+    from werkzeug.exceptions import HTTPException
 
 __all__ = [
     "Around",
@@ -66,6 +67,7 @@ __all__ = [
     "is_watched",
     "pubsub_gap",
     "send",
+    "tell_refused",
     "upgrade_refused",
 ]
 
@@ -316,3 +318,15 @@ def name_of(handler: object) -> str:
 def path_of(environ: WSGIEnvironment) -> str:
     """The request's path, without the query."""
     return f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+
+
+def tell_refused(sender: object, environ: WSGIEnvironment, refusal: HTTPException, *, ours: bool) -> None:
+    """Tell receivers of a refused request, and the log if it is ``ours`` to repair: the answer is shown by no browser.
+
+    A client's fault is not logged: any stranger can make one.
+    """
+    status, reason = refusal.code or 500, str(refusal.description)
+    if ours:
+        shown = reason if reason.isprintable() else repr(reason)
+        logger.warning("%s: refused with %d: %s", peer_of(environ), status, shown)
+    send(upgrade_refused, sender, UpgradeRefused(status, reason, path_of(environ)))

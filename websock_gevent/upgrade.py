@@ -27,7 +27,7 @@ from .environ import pack
 from .hosts import drainer_of
 from .lives import Life
 from .options import Options
-from .signals import UpgradeRefused, path_of, send, upgrade_refused
+from .signals import tell_refused
 from .watched import parts_for
 from .websocket import WebSocket
 
@@ -74,8 +74,10 @@ def upgrade(
 
     Raises:
         werkzeug.exceptions.HTTPException: the request is refused; a response as well (400, 403, 426, 501, 503).
-        TypeError, ValueError: an unknown or ill-typed option, or a handler without its callbacks.
+        TypeError, ValueError: an unknown or ill-typed option, a handler without its callbacks, or no WSGI environ.
     """
+    if not isinstance(environ, dict):  # PEP 3333 asks for a builtin dict
+        raise TypeError(f"upgrade takes the WSGI environ first (request.environ in Flask), not {environ!r}")
     _check_handler(handler)
     chosen = (options or _defaults()).updated(overrides)
     response = _response_class(_framework_class())(status=_STATUS)
@@ -142,8 +144,7 @@ class UpgradeResponse(Response):
     def _refuse(self, environ: WSGIEnvironment, refusal: exceptions.HTTPException) -> None:
         """Tell whoever has to know; the answer itself is the caller's."""
         _refuse_upgraded(environ, refusal)
-        refused = UpgradeRefused(refusal.code or 500, str(refusal.description), path_of(environ))
-        send(upgrade_refused, self._sender, refused)
+        tell_refused(self._sender, environ, refusal, ours=refusal.code == 501)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Tell the server of a 101, for its log and for middlewares, and take its socket."""
@@ -216,7 +217,8 @@ def _check_handler(handler: object) -> None:
         return
     missing = [name for name in ("init", "handle_in", "handle_info") if not callable(getattr(handler, name, None))]
     if missing:
-        raise TypeError(f"{handler!r} is not a WebSock: {', '.join(missing)} missing")
+        text = f"{handler!r} is not a WebSock: {', '.join(missing)} missing; inherit from websock_gevent.WebSock"
+        raise TypeError(text)
 
 
 def _framework_class() -> type[Response]:

@@ -34,7 +34,7 @@ from .messages import Item, MessageReader
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["WebSocket"]
+__all__ = ["WebSocket", "peer_of"]
 
 #: Bytes asked of the kernel at a time: little at first, since Python allocates what is asked for; more and more while a
 #: large message is coming.
@@ -132,10 +132,8 @@ class WebSocket(GeventWebSocket):
 
     @property
     def peer(self) -> str:
-        """Who is at the other end, and of what, for the log. Whatever a client made up stays on its line."""
-        address: str = self.environ.get("REMOTE_ADDR") or "unix:"
-        shown = address if address.isprintable() and " " not in address else repr(address)
-        return f"{shown} {self.environ.get('PATH_INFO', '')!r}"
+        """Who is at the other end, and of what, for the log."""
+        return peer_of(self.environ)
 
     @property
     def protocol(self) -> str | None:
@@ -356,3 +354,10 @@ class WebSocket(GeventWebSocket):
             except (Timeout, TimeoutError):
                 self.lost = True
                 raise WebSocketError(MSG_SOCKET_DEAD) from None
+
+
+def peer_of(environ: WSGIEnvironment) -> str:
+    """Who sent a request, and where to, for the log. Whatever a client made up stays on its line."""
+    address: str = environ.get("REMOTE_ADDR") or "unix:"
+    shown = address if address.isprintable() and " " not in address else repr(address)
+    return f"{shown} {environ.get('PATH_INFO', '')!r}"

@@ -40,7 +40,7 @@ class PubSub:
 
     Args:
         url: ``None`` or empty: embedded, for one process. For many, ``redis://user:password@host:port/db``, ``rediss://``
-            (TLS) or ``unix://user:password@/path?db=0``: Redis from 6.2 and ``pip install websock-gevent[redis]``.
+            (TLS) or ``unix://user:password@/path?db=0``: Redis from 6.2 and ``pip install 'websock-gevent[redis]'``.
             Options of redis-py count (``?ssl_ca_certs=...``), but for those that say how it reads, waits and retries.
         prefix: Begins the names of all keys and channels in Redis. Everybody who shares messages needs the same.
         keep: Messages of each topic that are kept, to be replayed.
@@ -326,7 +326,7 @@ def _backend(url: str | None, settings: Settings) -> Callable[..., Backend]:
     try:
         from .redis_backend import RedisBackend
     except ImportError as error:
-        raise ImportError("PubSub over Redis needs the redis package: pip install websock-gevent[redis]") from error
+        raise ImportError("PubSub over Redis needs the redis package: pip install 'websock-gevent[redis]'") from error
     return lambda registry, down: RedisBackend(url, settings, down)
 
 
