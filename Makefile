@@ -1,16 +1,19 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test kinds others behind docs table check format parked parked-fast autobahn autobahn-fast autobahn-servers fuzz versions versions-fast package soak bench bench-fast chaos clean
+.PHONY: test kinds pages others behind docs table check format parked parked-fast autobahn autobahn-fast autobahn-servers fuzz versions versions-fast package soak bench bench-fast chaos clean
 
 test: check           # everything that the gate runs: three things at once, since most of it is waiting
-	tests/setup && $(MAKE) -j3 -O kinds others behind
+	tests/setup && $(MAKE) -j3 -O kinds pages others behind
 
 kinds: .venv/ready    # what runs under each kind of server
 	$(BIN)/pytest -m kinds
 
+pages: .venv/ready    # what is about PubSub, and what the pages in docs/ say
+	$(BIN)/pytest -m 'not kinds' -k 'pubsub or docs'
+
 others: .venv/ready   # all other tests
-	$(BIN)/pytest -m 'not kinds'
+	$(BIN)/pytest -m 'not kinds' -k 'not (pubsub or docs)'
 
 behind: .venv/ready   # one by one: the conformance suite writes to one place
 	$(MAKE) parked-fast && $(MAKE) autobahn-fast && $(MAKE) versions-fast
