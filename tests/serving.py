@@ -41,6 +41,7 @@ __all__ = [
     "free_port",
     "gunicorn",
     "gunicorn_target",
+    "installed_beside",
     "node",
     "pywsgi",
 ]
@@ -331,12 +332,22 @@ def for_two_threads(context: ssl.SSLContext | None) -> ssl.SSLContext | None:
 
 def gunicorn_target(version: str) -> Path:
     """Where a version of gunicorn beside the installed one is; it is installed there if need be."""
-    target = CACHE / f"gunicorn-{version}"
-    if not (target / f"gunicorn-{version}.dist-info").is_dir():
+    return installed_beside(f"gunicorn=={version}", "--no-deps")
+
+
+def installed_beside(requirement: str, *options: str) -> Path:
+    """A folder with a package that not every test is to have; it is installed there if need be.
+
+    Args:
+        requirement: Name and exact version, as for pip.
+        *options: Further ones of ``pip install``.
+    """
+    target = CACHE / requirement.replace("==", "-")
+    if not target.is_dir():
         CACHE.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as fresh:
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
-            subprocess.run([*pip, "--target", f"{fresh}/it", f"gunicorn=={version}"], check=True, timeout=300)
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options]
+            subprocess.run([*pip, "--target", f"{fresh}/it", requirement], check=True, timeout=300)
             with suppress(OSError):  # another run of the tests was faster
                 os.replace(f"{fresh}/it", target)
     return target
