@@ -7,6 +7,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 from support import (
     DEADLINE,
     Diary,
@@ -373,3 +374,31 @@ def test_no_callback_runs_once_the_end_is_decided(callback: str) -> None:
     client.wait_closed()
     assert client.close_code == 1008
     assert [call[0] for call in handler.calls].count(callback) == 1
+
+
+def test_what_comes_while_a_message_of_the_mailbox_is_handled() -> None:
+    """Nothing else wakes the connection behind it."""
+
+    class Busy(Diary):
+        def __init__(self) -> None:
+            super().__init__()
+            self.began, self.go_on = Event(), Event()
+
+        def init(self, state: Any) -> Any:
+            self.mailbox = current()
+            return super().init(state)
+
+        def handle_info(self, message: Any, state: Any) -> Any:
+            self.began.set()
+            assert self.go_on.wait(DEADLINE)
+            return super().handle_info(message, state)
+
+    handler = Busy()
+    with open_client(handler, timeout=None, ping_interval=None) as client:
+        client.ping()
+        handler.mailbox.send("mail")
+        assert handler.began.wait(DEADLINE)
+        client.send("meanwhile")
+        gevent.sleep(0.01)  # the hub has seen it
+        handler.go_on.set()
+        assert client.receive() == "meanwhile"

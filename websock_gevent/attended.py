@@ -127,6 +127,7 @@ class AttendedConnection(Connection):
     def __init__(self, websocket: WebSocket, handler: Any, state: Any, options: Options) -> None:
         self.inbox = Inbox()
         super().__init__(websocket, self.inbox, None, options)
+        self.waiter.patient = True
         self.handler = handler
         self.state = state
         self._attendant: Any = None

@@ -7,7 +7,7 @@ whoever would resume it asks for a new one to be lent.
 
 Rules that keep it fast and right:
 - The read watcher stays started while its greenlet works, and is stopped when it fires for one that is not parked, or
-  has not looked yet (it is level-triggered and would spin). Most messages so cost no change of the watcher at all.
+  is patient and has not looked yet (it is level-triggered and would spin). Most messages so cost no change of it.
 - ``_parked`` is cleared by whoever resumes, so two wake-ups cannot switch twice, and a greenlet that is blocked
   elsewhere (in a handler) is never resumed from here. A wake-up without reason does no harm: whoever waits looks for
   work and parks again.
@@ -54,6 +54,7 @@ class Waiter:
 
     Attributes:
         readable: The socket has something to receive.
+        patient: Who has been told of that is not told again before it has looked: it may have no room.
         stalled: When (`time.monotonic`) the peer last took bytes, while output is waiting for it; else ``None``.
     """
 
@@ -75,6 +76,7 @@ class Waiter:
         "_timer",
         "_websocket",
         "_writer",
+        "patient",
         "readable",
         "stalled",
     )
@@ -94,7 +96,7 @@ class Waiter:
         self._tick = tick
         self._timer: Any = None
         self._remind_at = 0.0
-        self.readable = False
+        self.readable = self.patient = False
         self.stalled: float | None = None
 
     def belong(self) -> None:
@@ -205,7 +207,7 @@ class Waiter:
             self._lender.lend(None)
 
     def _on_readable(self) -> None:
-        known, self.readable = self.readable, True
+        known, self.readable = self.readable and self.patient, True
         if known or not self._parked or self.stalled is not None:
             self._reading = False
             self._reader.stop()
