@@ -19,10 +19,11 @@ import gevent
 from gevent import GreenletExit, Timeout
 from gevent.event import Event
 
-from .connection import KILLS, Connection, Phase
+from .connection import Connection, Phase
 from .drivers import Lending
 from .errors import ProtocolError, WebSocketError
 from .frames import CLOSE
+from .kills import KILLS
 from .mailbox import enter, leave
 from .websock import encode
 

@@ -15,24 +15,21 @@ from time import monotonic
 from typing import Any
 
 import gevent
-from gevent import GreenletExit
 
 from .deadlines import KEEPALIVE, Deadlines
 from .errors import ProtocolError
 from .frames import BINARY, CLOSE, PING, PONG, close_frame
 from .goodbye import Goodbye
+from .kills import KILLS
 from .mailbox import Mailbox
 from .messages import BATCH, BATCH_SIZE
 from .options import Options
 from .websock import Reason, WebSock, interpret
 from .websocket import WebSocket
 
-__all__ = ["KILLS", "Connection", "Phase"]
+__all__ = ["Connection", "Phase"]
 
 logger = logging.getLogger("websock_gevent")
-
-#: What ends a greenlet or the process, and is no fault of a callback.
-KILLS = (GreenletExit, SystemExit, KeyboardInterrupt)
 
 
 class Phase(IntEnum):

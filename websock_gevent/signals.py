@@ -40,8 +40,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blinker import Namespace, Signal
-from gevent import GreenletExit
 
+from .kills import KILLS
 from .websock import Reason
 from .websocket import WebSocket, peer_of
 
@@ -83,8 +83,6 @@ pubsub_gap = _signals.signal("pubsub-gap", "Messages of a topic may be missing h
 
 #: Runs a callback: called with its name and a function without arguments, whose result it must return.
 Around = Callable[[str, Callable[[], Any]], Any]
-
-_KILLS = (GreenletExit, SystemExit, KeyboardInterrupt)
 
 
 @dataclass(frozen=True)
@@ -301,7 +299,7 @@ def send(signal: Signal, sender: Any, event: object) -> None:
     for receiver in signal.receivers_for(sender):
         try:
             receiver(sender, event=event)
-        except _KILLS:
+        except KILLS:
             raise
         except BaseException:  # gevent.Timeout is one
             logger.exception("a receiver of %s raised", signal.name)  # type: ignore[attr-defined]

@@ -183,17 +183,16 @@ def _view(function: Function) -> Callable[..., str]:
 
 
 def _options(configured: dict[str, Any]) -> dict[str, Any]:
-    """Ours, for what was written for simple-websocket: one subprotocol may be alone, ``None`` is no limit."""
+    """Ours, for what was written for simple-websocket: one subprotocol may be alone, ``None`` leaves our default."""
     options = {name: value for name, value in configured.items() if name not in _INTERNAL}
     if "ping_interval" in options:
         interval = options["ping_interval"] = options["ping_interval"] or None
         options.setdefault("timeout", interval and 2 * interval)
+    for name in ("subprotocols", "max_message_size"):
+        if options.get(name, ...) is None:
+            del options[name]
     if isinstance(options.get("subprotocols"), str):
         options["subprotocols"] = (options["subprotocols"],)
-    if options.get("subprotocols", ()) is None:
-        del options["subprotocols"]
-    if options.get("max_message_size", 0) is None:
-        del options["max_message_size"]
-    elif "max_message_size" in options:
+    if "max_message_size" in options:
         options.setdefault("max_frame_size", options["max_message_size"])
     return options
