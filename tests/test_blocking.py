@@ -31,7 +31,7 @@ from support import (
 from websockets.frames import Opcode
 
 from websock_gevent import ConnectionClosed, Mailbox, current
-from websock_gevent.attended import ENOUGH
+from websock_gevent.inbox import ENOUGH
 from websock_gevent.legacy import BlockingWebSocket, blocking
 
 

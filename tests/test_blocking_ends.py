@@ -27,8 +27,8 @@ from test_blocking import echo as echoes
 from websockets.frames import Opcode
 
 from websock_gevent import ConnectionClosed, current
-from websock_gevent.attended import ENOUGH
 from websock_gevent.connection import Phase
+from websock_gevent.inbox import ENOUGH
 from websock_gevent.legacy import BlockingWebSocket, blocking
 from websock_gevent.messages import BATCH
 

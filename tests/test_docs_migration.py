@@ -32,7 +32,7 @@ from websockets.sync.client import connect as connect_by_network
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from websock_gevent import ConnectionClosed, Options
-from websock_gevent.attended import ENOUGH, ENOUGH_BYTES
+from websock_gevent.inbox import ENOUGH, ENOUGH_BYTES
 from websock_gevent.legacy import Sock, Sockets, WebSocketMiddleware
 from websock_gevent.testing import Client, Refused, connect
 

@@ -34,7 +34,8 @@ ALLOWED = {
     "servers": "frames",
     "drainer": "signals websock",
     "drivers": "connection drainer mailbox",
-    "attended": "connection drivers errors frames kills mailbox messages options websock websocket",
+    "inbox": "websock",
+    "attended": "connection drivers errors frames inbox kills mailbox messages options websock websocket",
     "blocking": "attended errors frames mailbox websock",
     "metering": "deflate frames locks messages signals",
     "watched": "attended connection deflate mailbox messages metering options signals websock websocket",
@@ -72,9 +73,9 @@ ALLOWED = {
     "pubsub/channel": "locks pubsub/client pubsub/errors",
     "pubsub/listener": "pubsub/backend pubsub/channel pubsub/client pubsub/entries pubsub/errors pubsub/feeds "
     "pubsub/scripts pubsub/waiting",
-    "pubsub/inbox": "addresses locks mailbox pubsub/backend pubsub/entries pubsub/monitors",
+    "pubsub/correspondence": "addresses locks mailbox pubsub/backend pubsub/entries pubsub/monitors",
     "pubsub/redis_backend": "addresses locks mailbox pubsub/backend pubsub/buffer pubsub/client pubsub/entries "
-    "pubsub/errors pubsub/feeds pubsub/inbox pubsub/listener pubsub/presence pubsub/registry pubsub/scripts "
+    "pubsub/errors pubsub/feeds pubsub/correspondence pubsub/listener pubsub/presence pubsub/registry pubsub/scripts "
     "pubsub/waiting",
     "pubsub/pubsub": "addresses locks mailbox pubsub/backend pubsub/embedded pubsub/entries pubsub/errors "
     "pubsub/monitors pubsub/presence pubsub/redis_backend pubsub/registry",

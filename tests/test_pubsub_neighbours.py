@@ -223,7 +223,7 @@ def test_a_fork_in_the_middle_of_everything(redis: RedisServer, mode: str) -> No
         mode,
         """
 import subprocess
-from websock_gevent.pubsub import inbox
+from websock_gevent.pubsub import correspondence
 closing = PubSub(sys.argv[-1])
 closing.subscribe("lobby", page.mailbox)
 closing._begin()  # as in the middle of close(): nobody knows it any more, and it still listens
@@ -231,7 +231,7 @@ code = "import sys; from websock_gevent.pubsub import PubSub; p = PubSub(sys.arg
 code += "for n in range(4000): p.broadcast('lobby', n)"
 publishing = subprocess.Popen([sys.executable, "-c", code, sys.argv[-1]])
 page.wait_for(20)
-inbox._delivered._lock.acquire()
+correspondence._delivered._lock.acquire()
 children = []
 for _ in range(5):
     count = len(page.mail)
@@ -251,7 +251,7 @@ for _ in range(5):
     children.append(child)
 for child in children:
     assert os.waitpid(child, 0)[1] == 0
-inbox._delivered._lock.release()
+correspondence._delivered._lock.release()
 assert sorted(page.wait_for(8000)) == sorted([*range(4000), *range(4000)])
 assert publishing.wait() == 0
 print("done")

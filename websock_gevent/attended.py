@@ -1,16 +1,14 @@
 """A connection whose application calls (`receive`, `send`) instead of being called: the third driver.
 
-Owns what has come and nobody has asked for yet, and the rule who runs `Connection.step`: whoever waits for something,
-in its own greenlet, and else a lent one, so that pings, closes, deadlines and drain go on whatever the application does
-meanwhile. Any greenlet of the connection's thread may wait; others may wait beside it, and are told when something has
-moved. No more is received than there is room for, so a peer that sends faster than the application asks is held back
-by TCP. Refuses to know what the application is given to call (`blocking`).
+Owns the rule who runs `Connection.step`: whoever waits for something, in its own greenlet, and else a lent one, so that
+pings, closes, deadlines and drain go on whatever the application does meanwhile. Any greenlet of the connection's
+thread may wait; others may wait beside it, and are told when something has moved. What comes goes into the `inbox`, and
+no more is received than that has room for. Refuses to know what the application is given to call (`blocking`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ from .connection import Connection, Phase
 from .drivers import Lending
 from .errors import ProtocolError, WebSocketError
 from .frames import CLOSE
+from .inbox import Inbox
 from .kills import KILLS
 from .mailbox import enter, leave
 from .websock import encode
@@ -32,68 +31,13 @@ if TYPE_CHECKING:
 
     from .messages import Item
     from .options import Options
-    from .websock import Reason, Result
     from .websocket import WebSocket
 
-__all__ = ["AttendedConnection", "Inbox"]
+__all__ = ["AttendedConnection"]
 
 logger = logging.getLogger("websock_gevent")
 
-#: Nothing more is received while so many messages, or bytes of them, wait to be asked for.
-ENOUGH, ENOUGH_BYTES = 64, 1 << 18
-
-_CLOSED = Phase.CLOSED
-
-
-class Inbox:
-    """What has come, in its order; the connection's handler.
-
-    Attributes:
-        messages: Received and not asked for yet.
-        began: The connection is open, or has been.
-        reason: Why it ended, as ``terminate`` gets it; ``None`` while it is open.
-    """
-
-    __slots__ = ("_size", "began", "messages", "reason")
-
-    def __init__(self) -> None:
-        self.messages: deque[str | bytes] = deque()
-        self.began = False
-        self.reason: Reason | None = None
-        self._size = 0
-
-    @property
-    def is_full(self) -> bool:
-        """Whether nothing more is to be received for now."""
-        return len(self.messages) >= ENOUGH or self._size >= ENOUGH_BYTES
-
-    def take(self) -> str | bytes:
-        """Take the oldest message out.
-
-        Raises:
-            IndexError: there is none.
-        """
-        message = self.messages.popleft()
-        self._size -= len(message)
-        return message
-
-    # The callbacks of WebSock.
-
-    def init(self, state: None) -> Result[None]:  # noqa: D102
-        self.began = True
-        return "ok", state
-
-    def handle_in(self, message: str | bytes, state: None) -> Result[None]:  # noqa: D102
-        self.messages.append(message)
-        self._size += len(message)
-        return "ok", state
-
-    def handle_info(self, message: object, state: None) -> Result[None]:
-        """Never called: what is in the mailbox waits there."""
-        return "ok", state
-
-    def terminate(self, reason: Reason, state: None) -> None:  # noqa: D102
-        self.reason = reason
+_OPEN, _CLOSED = Phase.OPEN, Phase.CLOSED
 
 
 class _Deferred(Exception):  # noqa: N818
@@ -166,12 +110,8 @@ class AttendedConnection(Connection):
         """
         token = enter(self) if attendant is gevent.getcurrent() else None
         self._attendant = attendant
-        self.waiter.rest(self._lending)
         try:
-            with self._failing():
-                self.wait(lambda: self.inbox.began)
-            self._has_begun = True
-            self.waiter.wake()
+            self._begin()
             with self._failing():
                 try:
                     yield
@@ -187,6 +127,14 @@ class AttendedConnection(Connection):
             self.finish()
             if token is not None:
                 leave(token)
+
+    def _begin(self) -> None:
+        """Have the 101 sent; then the application has its turn."""
+        self.waiter.rest(self._lending)
+        with self._failing():
+            self.wait(lambda: self.inbox.began)
+        self._has_begun = True
+        self.waiter.wake()
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -304,7 +252,7 @@ class AttendedConnection(Connection):
         more = self._receive() if self._has_turn() else False
         if self.websocket.out:
             self.waiter.flush()
-        return (more and (self.phase is not Phase.OPEN or self._has_turn())) or self._doom is not None
+        return (more and (self.phase is not _OPEN or self._has_turn())) or self._doom is not None
 
     def _has_turn(self) -> bool:
         """Whether there is something to handle, and room for it."""

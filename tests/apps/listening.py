@@ -34,7 +34,7 @@ class Told(WebSock[None]):
                 done = os.getpid()
             elif name == "held":
                 backend: Any = pubsub._use()
-                done = {"monitors": len(pubsub._monitors), "watched": len(backend._inbox)}
+                done = {"monitors": len(pubsub._monitors), "watched": len(backend._correspondence)}
             else:
                 done = getattr(pubsub, name)(*arguments, **keywords)
         except (PubSubError, TypeError, ValueError) as error:

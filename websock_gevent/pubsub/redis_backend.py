@@ -22,10 +22,10 @@ from . import scripts
 from .backend import GOODBYE, Down, Settings
 from .buffer import Buffer
 from .client import Client
+from .correspondence import Correspondence
 from .entries import Replay, position
 from .errors import PubSubError, Unavailable
 from .feeds import Feed, missed
-from .inbox import Inbox
 from .listener import Listener
 from .presence import Presence, Tracked
 from .registry import Topic
@@ -51,10 +51,10 @@ class RedisBackend:
         self._kept = [settings.keep, int(settings.age * 1000)]
         self._buffer = Buffer(settings.buffer, self._publish) if settings.buffer else None
         self._process = addresses.process()
-        self._inbox = Inbox(
+        self._correspondence = Correspondence(
             self._process, settings.keep, self._post, lambda errand: self._listener.errand(errand), down
         )
-        feed = Feed("", self._key("inbox", self._process), self._inbox.receive)
+        feed = Feed("", self._key("inbox", self._process), self._correspondence.receive)
         self._listener = Listener(self._client, settings, feed, self._beat, self._is_remembered)
         self._patience: float | None = None  # until when nobody has died: the server has forgotten everybody
         self._sign = 0  # the last sign of life: until when it counts, in ms of the server's time
@@ -131,16 +131,16 @@ class RedisBackend:
 
     def send(self, address: str, text: str) -> bool:
         """Put it into the inbox of the process."""
-        return self._inbox.send(address, text)
+        return self._correspondence.send(address, text)
 
     def monitor(self, address: str) -> None:
         """Ask the process, and look after the process itself."""
         self._listener.start()
-        self._inbox.monitor(address)
+        self._correspondence.monitor(address)
 
     def demonitor(self, address: str) -> None:
         """Forget it."""
-        self._inbox.forget(address)
+        self._correspondence.forget(address)
 
     def _post(self, process: str, text: str) -> bool:
         if not process:
@@ -213,18 +213,18 @@ class RedisBackend:
         """Show a sign of life, and see who else does not."""
         try:
             lifetime = int(self._settings.lifetime * 1000)
-            arguments = [self._process, lifetime, *self._inbox.processes]
+            arguments = [self._process, lifetime, *self._correspondence.processes]
             known, dead, lost, self._sign = self._client.script(scripts.HEARTBEAT, [self._key("processes")], arguments)
             if not known:
                 self._forgotten()
             if not self._is_introduced:
                 self._introduce()
-            self._inbox.ask_again()
+            self._correspondence.ask_again()
             for process in dead:
                 self._bury(process)
             if monotonic() >= (self._patience or 0.0):
                 for process in lost:
-                    self._inbox.lost_process(process)
+                    self._correspondence.lost_process(process)
             self._complaint = ""
         except Unavailable:
             raise
@@ -258,7 +258,7 @@ class RedisBackend:
         for tracked in present:
             if self.presence.now(tracked) is not tracked:  # it has gone meanwhile, and that was said too early
                 self._say_later(tracked)
-        self._inbox.forgotten()
+        self._correspondence.forgotten()
         self._is_introduced = True
         # It may have forgotten the others as well: give them time to say so. Who begins has nobody to wait for.
         self._patience = 0.0 if self._patience is None else monotonic() + self._settings.lifetime

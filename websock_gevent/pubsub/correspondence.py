@@ -20,7 +20,7 @@ from .backend import Down
 from .entries import Entry, encode
 from .monitors import told
 
-__all__ = ["Inbox"]
+__all__ = ["Correspondence"]
 
 logger = logging.getLogger("websock_gevent")
 
@@ -55,7 +55,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class Inbox:
+class Correspondence:
     """The correspondence of one process.
 
     Args:
