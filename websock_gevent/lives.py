@@ -73,32 +73,36 @@ class Life:
         """Open the WebSocket, and live it unless it is parked. Return whether it is."""
         environ = self._environ
         assert environ is not None
-        connection, parked = self._open()
+        connection, parked = self._begin()
+        if parked:
+            return True
         try:
-            self._let_go()
-            if parked:
-                del environ
-                park(connection, self._drainer)
-                return True
-            warn_if_full(self._drainer)
             if isinstance(connection, AttendedConnection):
                 converse(connection, environ)
             else:
                 del environ  # not held for the life of the connection
                 run(connection)
-        except BaseException:
-            if parked:
-                give_up(connection, self._drainer)
-            raise
         finally:
-            if not parked:
-                self._drainer.discard(connection)
+            self._drainer.discard(connection)
         return False
 
-    def _open(self) -> tuple[Connection, bool]:
+    def _begin(self) -> tuple[Connection, bool]:
+        """Open the WebSocket. Return the connection, and whether it is parked: then it goes on by itself."""
         assert self._response is not None and self._environ is not None
         connection, parked = self._response.open(self._environ, self._hand_over)
         self._drainer.add(connection, parked)  # it counts before anything may block
+        try:
+            self._let_go()
+            if parked:
+                park(connection, self._drainer)
+            else:
+                warn_if_full(self._drainer)
+        except BaseException:
+            if parked:
+                give_up(connection, self._drainer)
+            else:
+                self._drainer.discard(connection)
+            raise
         return connection, parked
 
     def _let_go(self) -> None:
@@ -112,9 +116,7 @@ class Life:
 
     def attend(self) -> AttendedConnection:
         """Open the WebSocket for a caller in the blocking style, who lives it, and then calls `leave`."""
-        connection, _ = self._open()
-        self._let_go()
-        warn_if_full(self._drainer)
+        connection, _ = self._begin()
         assert isinstance(connection, AttendedConnection)
         return connection
 
