@@ -63,6 +63,7 @@ ALLOWED = {
     "pubsub/registry": "addresses locks mailbox pubsub/entries signals",
     "pubsub/presence": "locks mailbox",
     "pubsub/monitors": "locks mailbox",
+    "pubsub/ends": "locks mailbox",
     "pubsub/backend": "mailbox pubsub/entries pubsub/presence pubsub/registry",
     "pubsub/embedded": "locks mailbox pubsub/backend pubsub/entries pubsub/presence pubsub/registry",
     "pubsub/scripts": "",
@@ -71,14 +72,15 @@ ALLOWED = {
     "pubsub/client": "locks pubsub/errors pubsub/waiting",
     "pubsub/feeds": "pubsub/entries pubsub/waiting",
     "pubsub/channel": "locks pubsub/client pubsub/errors",
-    "pubsub/listener": "pubsub/backend pubsub/channel pubsub/client pubsub/entries pubsub/errors pubsub/feeds "
-    "pubsub/scripts pubsub/waiting",
+    "pubsub/errands": "pubsub/errors",
+    "pubsub/listener": "pubsub/backend pubsub/channel pubsub/client pubsub/entries pubsub/errands pubsub/errors "
+    "pubsub/feeds pubsub/scripts pubsub/waiting",
     "pubsub/correspondence": "addresses locks mailbox pubsub/backend pubsub/entries pubsub/monitors",
     "pubsub/redis_backend": "addresses locks mailbox pubsub/backend pubsub/buffer pubsub/client pubsub/entries "
     "pubsub/errors pubsub/feeds pubsub/correspondence pubsub/listener pubsub/presence pubsub/registry pubsub/scripts "
     "pubsub/waiting",
-    "pubsub/pubsub": "addresses locks mailbox pubsub/backend pubsub/embedded pubsub/entries pubsub/errors "
-    "pubsub/monitors pubsub/presence pubsub/redis_backend pubsub/registry",
+    "pubsub/pubsub": "addresses locks mailbox pubsub/backend pubsub/embedded pubsub/ends pubsub/entries "
+    "pubsub/errors pubsub/monitors pubsub/presence pubsub/redis_backend pubsub/registry",
     "pubsub/__init__": "pubsub/entries pubsub/errors pubsub/pubsub",
     "contrib/live/watching": "addresses drainer locks signals websocket",
     "contrib/live/cluster": "addresses contrib/live/watching mailbox pubsub/errors pubsub/pubsub signals",

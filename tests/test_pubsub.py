@@ -732,7 +732,7 @@ def test_what_was_closed_may_be_used_again(pubsub: PubSub, enter: Enter) -> None
 
 def held(pubsub: PubSub) -> int:
     presence: Any = pubsub._use().presence  # type: ignore[attr-defined]
-    return sum(map(len, (pubsub._registry, pubsub._monitors, presence, pubsub._held, pubsub._watched)))
+    return sum(map(len, (pubsub._registry, pubsub._monitors, presence, pubsub._holders, pubsub._targets)))
 
 
 def mailboxes() -> int:

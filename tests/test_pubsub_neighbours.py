@@ -119,7 +119,7 @@ class Interrupted:
             assert self.go.wait(DEADLINE)
 
     def end(self) -> None:
-        addresses.off(self.asked)
+        addresses.off_name(self.asked)
         self.go.set()
 
 

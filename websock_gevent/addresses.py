@@ -15,7 +15,7 @@ from weakref import WeakMethod
 
 from .locks import new_lock
 
-__all__ = ["find", "forget", "name", "off", "on_name", "process", "process_of"]
+__all__ = ["find", "forget", "name", "off_name", "on_name", "process", "process_of"]
 
 
 class _Names:
@@ -87,6 +87,6 @@ def on_name(listener: Callable[[], object]) -> None:
     _listeners.append(WeakMethod(listener))
 
 
-def off(listener: Callable[[], object]) -> None:
+def off_name(listener: Callable[[], object]) -> None:
     """Take `on_name` back."""
     _listeners[:] = [reference for reference in _listeners if reference() not in (None, listener)]

@@ -10,8 +10,8 @@ that was lost must be noticed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import redis
 from gevent import monkey
@@ -23,12 +23,16 @@ from ..locks import new_lock
 from .errors import AccessDenied, MemoryFull, PubSubError, ReadOnly, Unavailable, Unsupported, shown
 from .waiting import aside
 
-__all__ = ["Client"]
+__all__ = ["Client", "chunks"]
+
+T = TypeVar("T")
 
 #: Streams with exclusive ranges (`XRANGE key (id +`) came with it.
 OLDEST_SERVER = (6, 2)
 #: Connections for commands, for each process; who comes when all are in use waits for one.
 CONNECTIONS = 16
+#: Names in one command, or scripts in one go, at the most.
+CHUNK = 500
 
 _connection: Any = redis.connection
 _Local: Any = monkey.get_original("threading", "local")
@@ -126,7 +130,7 @@ class Client:
         """
         return self.run(lambda client: client.register_script(code)(keys=keys, args=arguments))
 
-    def scripts(self, code: str, calls: list[tuple[list[str], list[Any]]]) -> list[Any]:
+    def scripts(self, code: str, calls: Sequence[tuple[list[str], list[Any]]]) -> list[Any]:
         """Run a script several times in one go, given keys and arguments of each. Errors as of `script`."""
 
         def run(client: Any) -> Any:
@@ -170,6 +174,11 @@ class Client:
     def errors(self) -> _Errors:
         """In its ``with`` block, errors of redis-py become ours."""
         return _Errors(self.shown)
+
+
+def chunks(items: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
+    """Divide what is too much to be asked in one go."""
+    return (items[at : at + size] for at in range(0, len(items), size))
 
 
 class _Errors:

@@ -98,7 +98,7 @@ class Correspondence:
         """Take what has come."""
         if entry.kind == "gap":
             logger.warning("PubSub: messages that were sent to connections of this process may be lost")
-            self.forgotten()
+            self.mark_unasked()
             return
         try:
             said = entry.value
@@ -155,13 +155,13 @@ class Correspondence:
         for address in watched:
             self.lost(address, ("error", "process lost"))
 
-    def forgotten(self) -> None:
-        """What was asked may be forgotten, or its answer lost: ask again."""
+    def mark_unasked(self) -> None:
+        """What was asked may be forgotten, or its answer lost: all are to be asked again."""
         with self._lock:
             self._unasked = {address for watched in self._watched.values() for address in watched}
 
     def ask_again(self) -> None:
-        """Ask those who have not been asked again yet, as far as they are there."""
+        """Ask whoever is marked, as far as they are there."""
         for address in tuple(self._unasked):
             if self._ask(address):
                 self._unasked.discard(address)

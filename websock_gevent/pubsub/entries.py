@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["NOWHERE", "OLDEST", "Entry", "Kind", "Position", "Replay", "decode", "encode", "gap", "position"]
+__all__ = ["NOWHERE", "OLDEST", "Entry", "Kind", "Position", "Replay", "decode", "encode", "gap", "id_of", "position"]
 
 Kind = Literal["message", "join", "leave", "gap"]
 #: An id as a pair of numbers, which can be compared.
@@ -81,6 +81,11 @@ def position(id_: str) -> Position | None:
     return pair if pair is not None and max(pair) < 1 << 63 else None
 
 
+def id_of(pair: Position) -> str:
+    """Return the id of which `position` has made a pair of numbers."""
+    return f"{pair[0]}-{pair[1]}"
+
+
 class Entry:
     """One message, join, leave or gap of a topic. All subscribers of a process share it, and what it was decoded to.
 
@@ -140,9 +145,8 @@ class Entry:
         if not ids:
             return self.text
         if self._with_id is None:
-            rest = (
-                "" if self.kind == "gap" else f',"{self.id}",{self.text if self.kind == "message" else self.text[1:-1]}'
-            )
+            payload = self.text if self.kind == "message" else self.text[1:-1]  # of [key, meta]
+            rest = "" if self.kind == "gap" else f',"{self.id}",{payload}'
             self._with_id = f'["{self.kind}",{encode(self.topic)}{rest}]'
         return self._with_id
 

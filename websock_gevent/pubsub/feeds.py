@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from .entries import NOWHERE, Entry, Kind, Position, Replay, gap, position
 from .waiting import Signal
 
-__all__ = ["Cut", "Feed", "caught_up", "entry_of", "missed", "parse"]
+__all__ = ["Cut", "Feed", "caught_up", "missed", "parse"]
 
 _KINDS: dict[str, Kind] = {"message": "message", "join": "join", "leave": "leave"}
 
@@ -98,7 +98,7 @@ def parse(topic: str, data: str) -> tuple[Position, Entry]:
     return found, Entry(topic, _KINDS[kind], id_, text, sender)
 
 
-def entry_of(topic: str, stored: Any) -> Entry:
+def _entry_of(topic: str, stored: Any) -> Entry:
     """Return what is stored in a stream; a gap in the place of something that somebody else has put there."""
     id_, fields = stored
     try:
@@ -111,7 +111,7 @@ def entry_of(topic: str, stored: Any) -> Entry:
 def missed(topic: str, since: Position | None, answer: Any) -> Replay:
     """Judge what the stream holds behind an id that a client has seen last; ``None`` for one that is none."""
     _, found, first, last, stored = answer
-    entries = [entry_of(topic, one) for one in stored]
+    entries = [_entry_of(topic, one) for one in stored]
     if since != NOWHERE and not (found or _is_before(since, first)):
         entries.insert(0, gap(topic))
     return Replay(entries, position(last) or NOWHERE)
@@ -124,7 +124,7 @@ def caught_up(topic: str, since: Position, answer: Any, age: float, cut: Cut) ->
     long that its stream was dropped with age; a server that remembers would have kept anything newer.
     """
     now, found, first, last, stored = answer
-    entries = [entry_of(topic, one) for one in stored]
+    entries = [_entry_of(topic, one) for one in stored]
     complete = found or (since != NOWHERE and _is_before(since, first))
     if not complete and cut.remembered and cut.seconds < age and (first is None or _is_before(NOWHERE, first)):
         begun = now if first is None else (position(first[0]) or NOWHERE)[0]

@@ -8,21 +8,21 @@ to know topics, mailboxes and presence: it has feeds, and calls back.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from copy import copy
 from time import monotonic
 from typing import Any
 
 from .backend import Settings
 from .channel import Channel, Wakener
-from .client import Client
-from .entries import NOWHERE, position
+from .client import Client, chunks
+from .entries import NOWHERE, id_of, position
+from .errands import Errands
 from .errors import PubSubError, Unavailable
 from .feeds import Cut, Feed, caught_up, parse
 from .scripts import REPLAY
@@ -34,10 +34,12 @@ logger = logging.getLogger("websock_gevent")
 
 #: Seconds to wait before the next attempt to connect: at first, and at most; less a random half.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
-#: Names in one command; topics that are caught up in one go, which may be ``keep`` messages each.
-CHUNK, CATCH_UP = 500, 50
+#: Topics that are caught up in one go, which may be ``keep`` messages each.
+CATCH_UP = 50
 #: Seconds of work of one kind after which everything else has a turn.
 TURN = 0.01
+#: An id behind all that there will be: what is read from there on is only where a stream ends.
+_BEYOND_ALL = id_of((10**18 - 1, 0))
 
 
 class Listener:
@@ -65,7 +67,7 @@ class Listener:
         self._remembers = remembers
         self._feeds: dict[str, Feed] = {inbox.stream: inbox}  # by channel; the thread's alone
         self._wishes: deque[tuple[bool, Feed]] = deque()
-        self._errands: deque[Callable[[], object]] = deque()
+        self._errands = Errands()
         self._confirming: deque[Feed] = deque()
         self._confirmed: list[Feed] = []
         self._pid = os.getpid()
@@ -75,10 +77,9 @@ class Listener:
         self._wakener: Wakener | None = None
         self._channel: Channel | None = None
         self._run = ""
-        self._next_beat = self._next_errand = 0.0
+        self._next_beat = 0.0
         self._lost_at = monotonic()
         self._error: PubSubError | None = None
-        self._complaint = ""
         self._stopped = False
         self.connected = False
 
@@ -137,7 +138,7 @@ class Listener:
 
         It is repeated until it raises no `PubSubError`.
         """
-        self._errands.append(function)
+        self._errands.add(function)
         self._wake()
 
     def _wake(self) -> None:
@@ -222,14 +223,12 @@ class Listener:
         feeds = list(self._feeds.values())
         self._subscribe(channel, feeds)
         early = self._await_confirmations(channel)
-        self._confirmed.clear()
         caught, gaps = self._catch_up([feed for feed in feeds if feed.position is not None], cut)
-        self._begin([feed for feed in feeds if feed.position is None])
+        self._begin(feeds)
         self._run = run
         for name, data in early:
             self._take_message(name, data)
-        self._beat()
-        self._next_beat = monotonic() + self._settings.lifetime / 3
+        self._show_life()
         if self._error is not None:
             text = "PubSub: Redis at %s is back after %.1f s: %d entries replayed, %d gaps"
             logger.warning(text, self._client.shown, cut.seconds, caught, gaps)
@@ -258,7 +257,7 @@ class Listener:
             if is_more:
                 time.sleep(0.0001)  # others have a turn
             else:
-                channel.wait(min(self._next_beat, self._next_errand if self._errands else math.inf))
+                channel.wait(min(self._next_beat, self._errands.due))
             if self._is_over():
                 return
             wakener.clear()
@@ -266,11 +265,14 @@ class Listener:
             self._begin(self._confirmed)
             channel.watch()
             if monotonic() >= self._next_beat:
-                self._next_beat = monotonic() + self._settings.lifetime / 3
-                self._beat()
+                self._show_life()
                 if self._client.check() != self._run:
                     raise Unavailable(f"Redis at {self._client.shown} is another server than the one listened to")
-            self._run_errands()
+            self._errands.run(TURN)
+
+    def _show_life(self) -> None:
+        self._next_beat = monotonic() + self._settings.lifetime / 3
+        self._beat()
 
     def _read(self, channel: Channel) -> bool:
         """Take what has come, as much as there is time for. Return whether there may be more."""
@@ -318,16 +320,15 @@ class Listener:
         return list(fresh.values()), [feed for stream, feed in left.items() if stream not in self._feeds]
 
     def _subscribe(self, channel: Channel, feeds: list[Feed]) -> None:
-        for chunk in _chunks(feeds):
+        for chunk in chunks(feeds):
             self._confirming += chunk
             channel.send("SUBSCRIBE", *(feed.stream for feed in chunk))
 
     def _begin(self, feeds: list[Feed]) -> None:
-        """The server has confirmed these: find out where they begin."""
-        begun = [feed for feed in feeds if feed.position is None]
+        """The server has confirmed these: find out where they begin, unless that is known."""
         self._confirmed = []
-        for chunk in _chunks(begun):
-            answers = self._client.scripts(REPLAY, [([feed.stream], ["9" * 18 + "-0"]) for feed in chunk])
+        for chunk in chunks([feed for feed in feeds if feed.position is None]):
+            answers = self._client.scripts(REPLAY, [([feed.stream], [_BEYOND_ALL]) for feed in chunk])
             for feed, answer in zip(chunk, answers, strict=True):
                 if not feed.begin(position(answer[3]) or NOWHERE):
                     self._catch_up([feed], Cut(0.0, True))
@@ -335,9 +336,9 @@ class Listener:
     def _catch_up(self, feeds: list[Feed], cut: Cut) -> tuple[int, int]:
         """Deliver what was missed. Return how many entries and gaps it was."""
         entries = gaps = 0
-        for chunk in _chunks(feeds, CATCH_UP):
+        for chunk in chunks(feeds, CATCH_UP):
             positions = [feed.position or NOWHERE for feed in chunk]
-            calls: list[Any] = [([feed.stream], [f"{a}-{b}"]) for feed, (a, b) in zip(chunk, positions, strict=True)]
+            calls: list[Any] = [([feed.stream], [id_of(at)]) for feed, at in zip(chunk, positions, strict=True)]
             for feed, since, answer in zip(chunk, positions, self._client.scripts(REPLAY, calls), strict=True):
                 replay = caught_up(feed.topic, since, answer, self._settings.age, cut)
                 lost = sum(entry.kind == "gap" for entry in replay.entries)
@@ -345,27 +346,3 @@ class Listener:
                 feed.catch_up(replay)
                 feed.ready.set()
         return entries, gaps
-
-    # Errands.
-
-    def _run_errands(self) -> None:
-        until = monotonic() + TURN
-        while self._errands and self._next_errand <= monotonic() < until:
-            try:
-                self._errands[0]()
-            except Unavailable:
-                raise
-            except PubSubError as error:
-                if str(error) != self._complaint:
-                    self._complaint = str(error)
-                    logger.warning("PubSub: %s; it will be tried again", error)
-                self._next_errand = monotonic() + LONGEST_PAUSE
-                return
-            except Exception:  # ours; it would fail again
-                logger.exception("PubSub: an errand failed")
-            self._complaint = ""
-            self._errands.popleft()
-
-
-def _chunks(feeds: list[Feed], size: int = CHUNK) -> Iterable[list[Feed]]:
-    return (feeds[at : at + size] for at in range(0, len(feeds), size))

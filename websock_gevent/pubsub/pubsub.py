@@ -16,6 +16,7 @@ from ..locks import new_lock
 from ..mailbox import Mailbox, current
 from .backend import GOODBYE, Backend, Settings
 from .embedded import Embedded
+from .ends import Ends
 from .entries import decode, encode
 from .errors import shown
 from .monitors import Monitors
@@ -71,6 +72,8 @@ class PubSub:
     ) -> None:
         settings = Settings(prefix, keep, age, timeout, watchdog, lifetime, buffer)
         self._make = _backend(url, settings)
+        self._holders = Ends(self._holder_ended)  # who has something here; waited for behind each entry in a table
+        self._targets = Ends(self._target_ended)  # those of this process that are monitored
         self._begin()
         self._use()  # checks the address, and is there for the addresses of this process
         _all.add(self)
@@ -78,8 +81,8 @@ class PubSub:
     def _begin(self) -> None:
         """Start empty: a new process has no connections yet, and must not use those of its parent."""
         self._lock = new_lock()
-        self._held: set[Mailbox] = set()
-        self._watched: set[Mailbox] = set()
+        self._holders.begin()
+        self._targets.begin()
         self._registry = Registry()
         self._monitors = Monitors()
         self._made: Backend | None = None
@@ -131,7 +134,7 @@ class PubSub:
         mailbox = _this(mailbox)
         subscription = Subscription(mailbox, push, ids, since is not None)
         found = self._registry.add(topic, subscription)
-        self._hold(mailbox)
+        self._holders.wait_for(mailbox)
         try:
             self._use().join(found)
             if since is not None:
@@ -191,6 +194,9 @@ class PubSub:
             return bool(mailbox.send(decode(text)))
         return not self._is_ours(address) and self._use().send(address, text)
 
+    def _is_ours(self, address: str) -> bool:
+        return addresses.process_of(address) == addresses.process()
+
     def monitor(self, address: str, mailbox: Mailbox | None = None) -> None:
         """Have ``("down", address, reason)`` put into a mailbox when another connection ends; at once if it has ended.
 
@@ -203,10 +209,10 @@ class PubSub:
         _check("address", address)
         watcher = _this(mailbox)
         self._monitors.add(address, watcher)
-        self._hold(watcher)
+        self._holders.wait_for(watcher)
         target = addresses.find(address)
         if target is not None:
-            self._watch(target)
+            self._targets.wait_for(target)
         elif self._is_ours(address):
             self._monitors.down(address, None)
         else:
@@ -245,7 +251,7 @@ class PubSub:
         _check("key", key)
         mailbox = _this(mailbox)
         self._use().track(Tracked(topic, mailbox, key, encode([key, meta])))
-        self._hold(mailbox)
+        self._holders.wait_for(mailbox)
 
     def untrack(self, topic: str, key: str, mailbox: Mailbox | None = None) -> None:
         """Take `track` back. Does nothing if nobody is tracked."""
@@ -282,37 +288,14 @@ class PubSub:
 
     # What dies with a connection.
 
-    def _is_ours(self, address: str) -> bool:
-        return addresses.process_of(address) == addresses.process()
-
-    def _hold(self, mailbox: Mailbox) -> None:
-        """See to it that all this connection has here ends with it. Called behind each entry in a table."""
-        with self._lock:
-            is_new = mailbox not in self._held
-            self._held.add(mailbox)
-        if is_new:
-            mailbox.at_end(self._ended)
-
-    def _ended(self, mailbox: Mailbox, reason: object) -> None:
-        with self._lock:
-            self._held.discard(mailbox)  # first: what is entered behind this is held anew, and ends at once
+    def _holder_ended(self, mailbox: Mailbox, reason: object) -> None:
         for topic in self._registry.drop(mailbox):
             self._use().leave(topic)
         for address in self._monitors.drop(mailbox):
             self._use().demonitor(address)
         self._use().end(mailbox)
 
-    def _watch(self, target: Mailbox) -> None:
-        """Be told of the end of a connection of this process."""
-        with self._lock:
-            is_new = target not in self._watched
-            self._watched.add(target)
-        if is_new:
-            target.at_end(self._target_ended)
-
     def _target_ended(self, target: Mailbox, reason: object) -> None:
-        with self._lock:
-            self._watched.discard(target)
         self._monitors.down(target.address, reason)
 
 

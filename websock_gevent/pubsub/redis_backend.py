@@ -21,9 +21,9 @@ from ..mailbox import Mailbox
 from . import scripts
 from .backend import GOODBYE, Down, Settings
 from .buffer import Buffer
-from .client import Client
+from .client import Client, chunks
 from .correspondence import Correspondence
-from .entries import Replay, position
+from .entries import NOWHERE, Replay, id_of, position
 from .errors import PubSubError, Unavailable
 from .feeds import Feed, missed
 from .listener import Listener
@@ -113,8 +113,8 @@ class RedisBackend:
     def replay(self, topic: str, since: str) -> Replay:
         """Read what is kept behind an id."""
         known = position(since)
-        start = "0-0" if known is None else f"{known[0]}-{known[1]}"
-        return missed(topic, known, self._client.script(scripts.REPLAY, [self._key("topic", topic)], [start]))
+        stream, start = self._key("topic", topic), id_of(known or NOWHERE)
+        return missed(topic, known, self._client.script(scripts.REPLAY, [stream], [start]))
 
     def flush(self, timeout: float) -> bool:
         """Wait for the buffer."""
@@ -194,9 +194,8 @@ class RedisBackend:
             told = now
 
     def _say_all(self, script: str, places: Sequence[Tracked]) -> None:
-        calls = [self._tracking(place) for place in places]
-        for at in range(0, len(calls), 500):
-            self._client.scripts(script, calls[at : at + 500])
+        for calls in chunks([self._tracking(place) for place in places]):
+            self._client.scripts(script, calls)
 
     def _say_later(self, place: Tracked) -> None:
         self._listener.errand(lambda: self._say(place))
@@ -258,7 +257,7 @@ class RedisBackend:
         for tracked in present:
             if self.presence.now(tracked) is not tracked:  # it has gone meanwhile, and that was said too early
                 self._say_later(tracked)
-        self._correspondence.forgotten()
+        self._correspondence.mark_unasked()
         self._is_introduced = True
         # It may have forgotten the others as well: give them time to say so. Who begins has nobody to wait for.
         self._patience = 0.0 if self._patience is None else monotonic() + self._settings.lifetime
@@ -273,7 +272,7 @@ class RedisBackend:
 
     def close(self, seconds: float) -> None:
         """The process ends: send what waits, and take back what it has said; either in so many seconds at the most."""
-        addresses.off(self._listen)
+        addresses.off_name(self._listen)
         _open.discard(self)
         if self._buffer is not None and not self._buffer.close(seconds):
             logger.error("PubSub: the process ends, and %d messages in the buffer are lost", len(self._buffer))
