@@ -35,7 +35,7 @@ _OURS = str(Path(__file__).parent)
 _CALLBACKS = ("init", "handle_in", "handle_control", "handle_info", "terminate")
 #: Who has been reported, by the names of handler and callback.
 _reported: set[str] = set()
-#: Whether gevent's monitoring is on for our sake.
+#: Whether gevent's monitoring is on for our sake alone.
 _alone = False
 
 
@@ -70,7 +70,8 @@ def _on_event(event: object) -> None:
     if not isinstance(event, events.EventLoopBlocked):
         return
     try:
-        found = _find(sys._current_frames().get(_thread_of(event.greenlet)))
+        innermost = sys._current_frames().get(_thread_of(event.greenlet))
+        found = _find(innermost) if innermost is not None else None
         if found is not None:
             _report(*found, event.blocking_time)
         if found is not None or _alone:
@@ -90,20 +91,24 @@ def _thread_of(stuck: Any) -> int:
     return number
 
 
-def _find(frame: FrameType | None) -> tuple[Connection, str, StackSummary] | None:
+def _find(innermost: FrameType) -> tuple[Connection, str, StackSummary] | None:
     """Find on a stack the innermost connection, the name of its callback that runs, and the stack of that."""
-    innermost, depth, name, reach = frame, 0, "", 0
-    while frame is not None:
-        depth += 1
+    name, reach = "", 0
+    for depth, (frame, _) in enumerate(traceback.walk_stack(innermost), 1):
         code = frame.f_code
         if not code.co_filename.startswith(_OURS):
             if code.co_name in _CALLBACKS or name not in _CALLBACKS:  # else it is what wraps one
                 name, reach = code.co_name, depth
-        else:
-            for owner in (frame.f_locals.get("self"), frame.f_locals.get("connection")):
-                if isinstance(owner, Connection):
-                    return (owner, name, traceback.extract_stack(innermost, reach)) if name else None
-        frame = frame.f_back
+        elif (connection := _connection_of(frame)) is not None:
+            return (connection, name, traceback.extract_stack(innermost, reach)) if name else None
+    return None
+
+
+def _connection_of(frame: FrameType) -> Connection | None:
+    """Whom a frame of ours works for."""
+    for owner in (frame.f_locals.get("self"), frame.f_locals.get("connection")):
+        if isinstance(owner, Connection):
+            return owner
     return None
 
 

@@ -24,8 +24,8 @@ class Meter:
     """Counts the frames of one direction.
 
     Attributes:
-        is_deflated: Whether the last data frame was one of a compressed message.
-        message: Bytes of payload of that message, so far.
+        is_deflated: Whether the last message that has begun is a compressed one.
+        message_bytes: Of its payload, so far.
     """
 
     __slots__ = (
@@ -38,7 +38,7 @@ class Meter:
         "_sizes",
         "_wire",
         "is_deflated",
-        "message",
+        "message_bytes",
     )
 
     def __init__(self) -> None:
@@ -46,10 +46,10 @@ class Meter:
         self._header = b""  # as much of one as has come
         self._opcode = self._payload = self._wire = 0  # of the frame that has begun, without and with its header
         self._left = 0  # of its payload, to come
-        self._sizes = [0, 0]
+        self._sizes = [0, 0]  # of compressed messages: as compressed, and when not
         self._lock = new_lock()
         self.is_deflated = False
-        self.message = 0
+        self.message_bytes = 0
 
     def feed(self, data: bytes | memoryview) -> None:
         """Count the next bytes."""
@@ -82,7 +82,7 @@ class Meter:
             length = int.from_bytes(data[at + 2 : behind], "big")
         self._opcode, self._payload, self._wire, self._left = first & 0x0F, length, start - at + length, length
         if self._opcode in (TEXT, BINARY):
-            self.is_deflated, self.message = first & RSV1 > 0, 0
+            self.is_deflated, self.message_bytes = first & RSV1 > 0, 0
         return start
 
     def _count(self) -> None:
@@ -91,7 +91,7 @@ class Meter:
         counts[1] += self._payload
         counts[2] += self._wire
         if self._opcode < CLOSE:
-            self.message += self._payload
+            self.message_bytes += self._payload
 
     def add_sizes(self, compressed: int, inflated: int) -> None:
         """Note a compressed message; from any thread."""
@@ -138,9 +138,7 @@ class MeteredReader(MessageReader):
             end = self._pos if self.unread is data else len(data)  # it lets go of what is all taken
             self._meter.feed(memoryview(data)[begin:end])
         if item is not None and item[0] in (TEXT, BINARY) and self._meter.is_deflated:
-            payload = item[1]
-            size = len(payload) if isinstance(payload, bytes) else size_of(payload, self.errors)
-            self._meter.add_sizes(self._meter.message, size)
+            self._meter.add_sizes(self._meter.message_bytes, _size_of(item[1], self.errors))
         return item
 
 
@@ -165,9 +163,11 @@ class MeteredDeflater(Deflater):
         for piece in frames:
             meter.feed(piece)
         if meter.is_deflated:
-            self._meter.add_sizes(meter.message, len(message) if isinstance(message, bytes) else size_of(message))
+            self._meter.add_sizes(meter.message_bytes, _size_of(message))
 
 
-def size_of(text: str, errors: str = "strict") -> int:
-    """Bytes of a text in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode("utf-8", errors))
+def _size_of(payload: str | bytes, errors: str = "strict") -> int:
+    """Count the bytes of a payload; of a text, in UTF-8."""
+    if isinstance(payload, bytes) or payload.isascii():
+        return len(payload)
+    return len(payload.encode("utf-8", errors))

@@ -56,6 +56,7 @@ __all__ = [
     "DrainFinished",
     "DrainStarted",
     "Frames",
+    "KINDS",
     "PubsubGap",
     "SoFar",
     "Traffic",
@@ -65,6 +66,7 @@ __all__ = [
     "drain_finished",
     "drain_started",
     "is_watched",
+    "name_of",
     "pubsub_gap",
     "send",
     "tell_refused",
@@ -127,6 +129,10 @@ class Traffic:
     inflated_bytes: int = 0
 
 
+#: The kinds of frames, by their names in `Traffic`.
+KINDS = ("text", "binary", "continuation", "ping", "pong", "close")
+
+
 class SoFar(NamedTuple):
     """What an open connection has done so far, and what waits in it. Cheap, so that thousands can be asked each second.
 
@@ -150,7 +156,7 @@ class SoFar(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Connection:
+class _ConnectionEvent:
     """What both signals of a connection say.
 
     Attributes:
@@ -178,7 +184,7 @@ class _Connection:
 
 
 @dataclass(frozen=True)
-class ConnectionStarted(_Connection):
+class ConnectionStarted(_ConnectionEvent):
     """A connection is open: its 101 has left, and ``init``, or the function of the blocking style, is called next."""
 
     #: Filled by `wrap_callbacks`.
@@ -197,7 +203,7 @@ class ConnectionStarted(_Connection):
 
 
 @dataclass(frozen=True)
-class ConnectionStopped(_Connection):
+class ConnectionStopped(_ConnectionEvent):
     """A connection is over: its handshakes, too, and its ``terminate``.
 
     Attributes:

@@ -48,7 +48,7 @@ class Parts:
         return kind(websocket, handler, state, options)
 
 
-class _Watched(Parts):
+class _WatchedParts(Parts):
     """The parts of one connection that is watched."""
 
     def __init__(self, sender: Any) -> None:
@@ -61,7 +61,7 @@ class _Watched(Parts):
         self, kind: type[Connection], websocket: WebSocket, handler: Any, state: Any, options: Options
     ) -> Connection:
         waiting = sum(map(len, websocket.out))
-        websocket.tap(lambda sock: _Tap(sock, self._send, waiting))
+        websocket.tap(lambda sock: _WatchedSocket(sock, self._send, waiting))
         record = _Record(self._sender, self._recv, self._send)
         return _WATCHED[kind](record, websocket, handler, state, options)
 
@@ -75,10 +75,10 @@ def parts_for(sender: object) -> Parts:
     Args:
         sender: Of its signals: the handler, or the function of one in the blocking style.
     """
-    return _Watched(sender) if is_watched(sender) else _PLAIN
+    return _WatchedParts(sender) if is_watched(sender) else _PLAIN
 
 
-class _Tap:
+class _WatchedSocket:
     """A socket, seen by who meters what is sent."""
 
     __slots__ = ("_meter", "_skip", "_socket", "recv")
@@ -126,7 +126,7 @@ class _WatchedMailbox(Mailbox):
         super().shut()
 
 
-class _Timed:
+class _WatchedHandler:
     """A handler whose callbacks are run by somebody else."""
 
     __slots__ = ("_handler", "_run")
@@ -177,13 +177,17 @@ class _Record:
             self.longest = max(self.longest, (monotonic() - began, name))
 
 
-class _Watching(Connection):
+class _Telling(Connection):
     """What makes a connection tell when it begins, and what it was when it ends."""
 
     __slots__ = ()  # of the two bases of `_WatchedAttended`, only one may have any
 
     mailbox_class = _WatchedMailbox
     _record: _Record
+
+    def __init__(self, record: _Record, websocket: WebSocket, handler: Any, state: Any, options: Options) -> None:
+        super().__init__(websocket, handler, state, options)
+        self._record = record  # type: ignore[misc]  # in the slot of each of the two
 
     def _bind(self) -> Any:
         """Called behind the 101 and before ``init``."""
@@ -227,14 +231,10 @@ class _Watching(Connection):
         send(connection_stopped, record.sender, stopped)
 
 
-class _WatchedConnection(_Watching):
+class _WatchedConnection(_Telling):
     """In the callback style."""
 
     __slots__ = ("_record",)
-
-    def __init__(self, record: _Record, websocket: WebSocket, handler: Any, state: Any, options: Options) -> None:
-        super().__init__(websocket, handler, state, options)
-        self._record = record
 
     @property
     def served(self) -> Any:
@@ -242,18 +242,14 @@ class _WatchedConnection(_Watching):
         return self._record.sender
 
     def _bind(self) -> Any:
-        self._handler = _Timed(super()._bind(), self._record.run)
+        self._handler = _WatchedHandler(super()._bind(), self._record.run)
         return self._handler
 
 
-class _WatchedAttended(_Watching, AttendedConnection):
+class _WatchedAttended(_Telling, AttendedConnection):
     """In the blocking style, which has no callbacks to be timed."""
 
     __slots__ = ("_record",)
-
-    def __init__(self, record: _Record, websocket: WebSocket, handler: Any, state: Any, options: Options) -> None:
-        super().__init__(websocket, handler, state, options)
-        self._record = record
 
 
 _WATCHED: dict[type[Connection], Callable[..., Connection]] = {

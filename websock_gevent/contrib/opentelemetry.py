@@ -18,7 +18,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from ..signals import ConnectionStarted, ConnectionStopped, connection_started, connection_stopped
+from ..signals import KINDS, ConnectionStarted, ConnectionStopped, connection_started, connection_stopped
 from ..websock import Reason
 from ..websocket import WebSocket
 
@@ -83,7 +83,7 @@ class Tracing:
         if span is None:
             return  # it was open before we were installed
         for direction, traffic in (("recv", event.recv), ("send", event.send)):
-            for kind in ("text", "binary", "continuation", "ping", "pong", "close"):
+            for kind in KINDS:
                 frames = getattr(traffic, kind)
                 if frames.count:
                     span.set_attribute(f"websocket.{direction}.{kind}.count", frames.count)

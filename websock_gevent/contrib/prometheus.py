@@ -12,7 +12,6 @@ ends: of one that lives for a day, a day late.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from time import perf_counter
 from typing import Any
 
@@ -21,6 +20,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from ..frames import CloseCode
 from ..signals import (
+    KINDS,
     ConnectionStarted,
     ConnectionStopped,
     DrainFinished,
@@ -58,7 +58,6 @@ _METRICS: dict[str, tuple[Callable[..., Any], str, tuple[str, ...], dict[str, An
     "drain_cut": (Counter, "Connections that were cut off when their server ended.", (), {}),
     "pubsub_gaps": (Counter, "Times that subscribers were told of a gap.", (), {}),
 }
-_KINDS = [field.name for field in fields(Traffic) if field.type == "Frames"]
 
 
 def install(registry: CollectorRegistry = REGISTRY, *, callbacks: bool = False) -> Metrics:
@@ -122,7 +121,7 @@ class Metrics:
             self._count(direction, traffic)
 
     def _count(self, direction: str, traffic: Traffic) -> None:
-        for kind in _KINDS:
+        for kind in KINDS:
             frames: Frames = getattr(traffic, kind)
             if frames.count:
                 self._of("frames", direction, kind).inc(frames.count)
