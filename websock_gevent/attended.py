@@ -75,13 +75,13 @@ class AttendedConnection(Connection):
         self.waiter.patient = True
         self.handler = handler
         self.state = state
-        self._attendant: Any = None
-        self._last: Item | ProtocolError | None = None
+        self._attendant: Any = None  # the greenlet that is in `attended`
+        self._last: Item | ProtocolError | None = None  # what ends it, once the messages before that were taken
         self._lending: Any = Lending(self)
         self._finished = False
         self._has_begun = False  # the application runs: what it does first comes before what was sent to it
-        self._moved: Event | None = None
-        self._waiting = 0
+        self._moved: Event | None = None  # set for those who wait beside the greenlet that serves
+        self._waiting = 0  # how many they are
 
     @property
     def served(self) -> Any:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from .errors import MessageTooBig, ProtocolError
 
-__all__ = ["SHORT", "Agreement", "Deflate", "Deflater", "Inflater", "negotiate"]
+__all__ = ["SHORT", "TOKEN", "Agreement", "Deflate", "Deflater", "Inflater", "negotiate"]
 
 #: What a flushed message ends with; it is not sent (§7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
@@ -34,9 +34,10 @@ SHORT = 1000
 #: Characters of offers that are looked at; whoever sends more wants us to be busy. Browsers send some forty.
 _MOST_OFFERED = 2048
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
-_PARAMETER = re.compile(rf'\s*;\s*({_TOKEN})\s*(?:=\s*(?:({_TOKEN})|"((?:[^"\\]|\\.)*)")\s*)?')
-_NAME = re.compile(rf"[\s,]*({_TOKEN})\s*")
+#: A name in a header, as a pattern (RFC 9110 §5.6.2).
+TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAMETER = re.compile(rf'\s*;\s*({TOKEN})\s*(?:=\s*(?:({TOKEN})|"((?:[^"\\]|\\.)*)")\s*)?')
+_NAME = re.compile(rf"[\s,]*({TOKEN})\s*")
 _END = re.compile(r"\s*(?:,|$)")
 _BITS = frozenset(map(str, range(8, 16)))
 #: The parameters there are, and what they may be set to; ``None`` stands for no value.

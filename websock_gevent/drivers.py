@@ -30,7 +30,11 @@ __all__ = ["Lending", "give_up", "park", "run"]
 
 logger = logging.getLogger("websock_gevent")
 
+#: Greenlets of a hub that are kept for the next burst.
+_MOST_IDLE = 100
+
 _CLOSED = Phase.CLOSED
+_pools: WeakKeyDictionary[Any, _Pool] = WeakKeyDictionary()
 
 
 def run(connection: Connection) -> None:
@@ -175,14 +179,14 @@ class _Pool:
         hub = gevent.get_hub()
         while True:
             try:
-                parked, error = hub.switch()
+                lending, error = hub.switch()
             except GreenletExit:
                 return
             except BaseException as thrown:  # such as a Timeout that was left running
                 logger.warning("%r came too late: the callback that it was for has returned", thrown)
                 return
-            parked.work(error)
-            del parked, error
+            lending.work(error)
+            del lending, error
             if not self.users or len(self._idle) == _MOST_IDLE:
                 return
             if gevent.getcurrent().__dict__:  # where `gevent.local` keeps what it has
@@ -198,11 +202,6 @@ def _pool() -> _Pool:
     if found is None:
         found = _pools[hub] = _Pool(hub)
     return found
-
-
-_pools: WeakKeyDictionary[Any, _Pool] = WeakKeyDictionary()
-#: As many are kept for the next burst.
-_MOST_IDLE = 100
 
 
 def _count_references() -> int:

@@ -30,6 +30,7 @@ __all__ = [
     "BINARY",
     "CLOSE",
     "CONTINUATION",
+    "MAX_CONTROL",
     "PING",
     "PONG",
     "RSV1",

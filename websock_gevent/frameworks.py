@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Response
 
     from .websock import Handler, S
+
 __all__ = ["Upgrades", "accept"]
 
 _KEY = "websock_gevent.offer"

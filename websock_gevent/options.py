@@ -9,15 +9,13 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal
 
-from .deflate import Deflate
+from .deflate import TOKEN, Deflate
 from .origins import parse
 
 __all__ = ["Options", "Origins"]
 
 #: ``None`` for the request's own host, ``"*"`` for any, or a list of ``scheme://host[:port]``.
 Origins = Literal["*"] | Sequence[str] | None
-
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def _strings(name: str, values: object, is_good: Callable[[str], bool]) -> tuple
 
 
 def _is_token(text: str) -> bool:
-    return _TOKEN.fullmatch(text) is not None
+    return re.fullmatch(TOKEN, text) is not None
 
 
 def _is_pattern(text: str) -> bool:

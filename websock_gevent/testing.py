@@ -78,7 +78,6 @@ def connect(
     """
     ours, theirs = socket.socketpair()
     server = WSGIServer(("127.0.0.1", 0), app, log=None, environ={"SERVER_NAME": "localhost", "SERVER_PORT": "80"})
-
     address: Any = ("127.0.0.1", 0)
 
     def serve() -> None:
@@ -158,7 +157,7 @@ class Client:
                 del request.headers[name]
             request.headers[name] = value
         self._protocol.send_request(request)
-        self._pump_until(lambda: self._answer is not None or self._protocol.handshake_exc is not None, self._timeout)
+        self._pump_until(lambda: self._answer is not None or self._protocol.handshake_exc is not None)
         failure = self._protocol.handshake_exc
         if isinstance(failure, InvalidStatus):
             raise Refused(self._refusal(failure.response))
@@ -198,7 +197,7 @@ class Client:
             TimeoutError: none came.
             ConnectionClosed: the application closed; it carries code and text.
         """
-        self._pump_until(lambda: bool(self._received) or self._ended, self._timeout if timeout is None else timeout)
+        self._pump_until(lambda: bool(self._received) or self._ended, timeout)
         if self._received:
             return self._received.popleft()
         raise ConnectionClosed(self.close_code, self.close_text)
@@ -212,7 +211,7 @@ class Client:
         """
         self._pongs.clear()
         self._protocol.send_ping(payload)
-        self._pump_until(lambda: payload in self._pongs or self._ended, self._timeout if timeout is None else timeout)
+        self._pump_until(lambda: payload in self._pongs or self._ended, timeout)
         if payload not in self._pongs:
             raise ConnectionClosed(self.close_code, self.close_text)
 
@@ -261,8 +260,9 @@ class Client:
             except OSError:
                 pass  # the reading side tells how it ended
 
-    def _pump_until(self, done: Callable[[], bool], seconds: float) -> None:
+    def _pump_until(self, done: Callable[[], bool], timeout: float | None = None) -> None:
         """Exchange bytes until something is true."""
+        seconds = self._timeout if timeout is None else timeout
         deadline = monotonic() + seconds
         self._flush()
         while not done():

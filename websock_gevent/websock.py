@@ -159,7 +159,7 @@ def interpret(result: Any, deflater: Deflater | None = None) -> tuple[list[bytes
         if tag == "ok" and size == 2:
             return _NOTHING, result[1], None
         if tag == "reply" and size == 4:
-            return encode(result[2], deflater), result[3], None
+            return encode(result[2], deflater, True), result[3], None
         if tag == "stop" and 3 <= size <= 5:
             frames = encode(result[3], deflater) if size == 5 else _NOTHING
             return frames, result[-1], _stop(result[1], *result[2:-1][:1])
