@@ -292,6 +292,7 @@ BAD_MESSAGES: list[tuple[str, Any, type[Exception], str]] = [
     ("pong of 126 bytes", ("pong", b"x" * 126), ValueError, "pong payload of 126 bytes is over the 125 allowed"),
     ("ping of 32 numbers", ("ping", memoryview(array.array("I", range(32)))), ValueError, "ping payload of 128 bytes"),
     ("long ping in a list", ["a", ("ping", b"x" * 126)], ValueError, "125"),
+    ("number of more digits than are written", 10**5000, TypeError, "<int object at 0x"),
     ("lone surrogate", "a\ud800", ValueError, "surrogates not allowed"),
     ("tagged lone surrogate", ("text", "\udfff"), ValueError, "surrogates not allowed"),
     ("lone surrogate in a list", ["a", "\udc80"], ValueError, "surrogates not allowed"),

@@ -1,8 +1,9 @@
 """Every exception of the library, each carrying its answer.
 
-Owns: what a failed connection tells its peer (a close code, RFC 6455 §7.4) and what a refused upgrade tells its
-client (an HTTP status). The classes stand on gevent-websocket's, so that ``except WebSocketError`` in code written
-for it still catches them; that base is an ``OSError``. Knows nothing of sockets, frames or handlers.
+Owns: what a failed connection tells its peer (a close code, RFC 6455 §7.4), what a refused upgrade tells its client (an
+HTTP status), and how texts show a value that was wrong (`repr_of`). The classes stand on gevent-websocket's, so that
+``except WebSocketError`` in code written for it still catches them; that base is an ``OSError``. Knows nothing of
+sockets, frames or handlers.
 
     WebSocketError (gevent-websocket)
     ├── ConnectionClosed    the connection has ended; carries the peer's close code and text
@@ -22,7 +23,7 @@ from werkzeug.exceptions import HTTPException
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["ConnectionClosed", "MessageTooBig", "ProtocolError", "UpgradeRequired", "WebSocketError"]
+__all__ = ["ConnectionClosed", "MessageTooBig", "ProtocolError", "UpgradeRequired", "WebSocketError", "repr_of"]
 
 
 class ProtocolError(GeventProtocolError):
@@ -79,3 +80,12 @@ class UpgradeRequired(HTTPException):
         """Add ``Upgrade``, its ``Connection`` token (RFC 9110 §7.8) and, if asked for, the version we speak."""
         headers = [*super().get_headers(environ, scope), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
         return [*headers, ("Sec-WebSocket-Version", "13")] if self.version else headers
+
+
+def repr_of(value: object) -> str:
+    """Show what somebody has given, in the text of an error: no more than 200 characters, and whatever it is."""
+    try:
+        text = repr(value)
+    except Exception:  # a number of more digits than Python writes (`sys.set_int_max_str_digits`), say
+        text = object.__repr__(value)
+    return text if len(text) <= 200 else text[:200] + "…"

@@ -13,6 +13,7 @@ import logging
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from .deflate import Deflater
+from .errors import repr_of
 from .frames import BINARY, MAX_CONTROL, PING, PONG, RSV1, TEXT, frame, is_sendable, long_frame
 
 __all__ = [
@@ -163,7 +164,7 @@ def interpret(result: Any, deflater: Deflater | None = None) -> tuple[list[bytes
         if tag == "stop" and 3 <= size <= 5:
             frames = encode(result[3], deflater) if size == 5 else _NOTHING
             return frames, result[-1], _stop(result[1], *result[2:-1][:1])
-    raise TypeError(f"a callback returned {_shown(result)}; accepted are {_ACCEPTED}")
+    raise TypeError(f"a callback returned {repr_of(result)}; accepted are {_ACCEPTED}")
 
 
 def _stop(reason: object, *close: Any) -> Stop:
@@ -186,13 +187,13 @@ def checked_close(close: Any) -> tuple[int, str]:
     """
     code, text = close if type(close) is tuple and len(close) == 2 else (close, None)
     if not isinstance(code, int) or isinstance(code, bool) or not (text is None or isinstance(text, str)):
-        raise TypeError(f"close is {_shown(close)}; accepted are a code or (code, text), text a str or None")
+        raise TypeError(f"close is {repr_of(close)}; accepted are a code or (code, text), text a str or None")
     if not is_sendable(code):
         raise ValueError(
             f"close code {code} may not be sent; allowed are 1000-1003, 1007-1014 and 3000-4999 (RFC 6455 §7.4)"
         )
     if text and len(text.encode()) > MAX_CONTROL - 2:
-        raise ValueError(f"close text {_shown(text)} is longer than 123 bytes of UTF-8 (RFC 6455 §5.5)")
+        raise ValueError(f"close text {repr_of(text)} is longer than 123 bytes of UTF-8 (RFC 6455 §5.5)")
     return code, text or ""
 
 
@@ -234,13 +235,13 @@ def _frame(message: Any, deflater: Deflater | None) -> bytes:
         return _data_frame(BINARY, bytes(message), deflater)
     if type(message) is not tuple or not 2 <= len(message) <= 3:
         raise TypeError(
-            f"{_shown(message)} is not a message; accepted are str, bytes, (opcode, payload) and "
+            f"{repr_of(message)} is not a message; accepted are str, bytes, (opcode, payload) and "
             "(opcode, payload, compress)"
         )
     opcode, payload, compress = _opcode_of(message[0]), message[1], message[2] if len(message) == 3 else None
     payload = _payload_of(opcode, payload)
     if compress is not None and (not isinstance(compress, bool) or opcode >= PING):
-        raise TypeError(f"{_shown(message)}: whether to compress is a bool, and for text and binary messages only")
+        raise TypeError(f"{repr_of(message)}: whether to compress is a bool, and for text and binary messages only")
     if opcode < PING:
         return _data_frame(opcode, payload, deflater, compress)
     if len(payload) > MAX_CONTROL:
@@ -251,7 +252,7 @@ def _frame(message: Any, deflater: Deflater | None) -> bytes:
 def _opcode_of(tag: Any) -> int:
     opcode = _OPCODES.get(tag) if isinstance(tag, str) else None
     if opcode is None:
-        raise ValueError(f"{_shown(tag)} is not an opcode; accepted are {', '.join(map(repr, _OPCODES))}")
+        raise ValueError(f"{repr_of(tag)} is not an opcode; accepted are {', '.join(map(repr, _OPCODES))}")
     return opcode
 
 
@@ -260,10 +261,5 @@ def _payload_of(opcode: int, payload: Any) -> bytes:
         return payload.encode()
     if opcode == TEXT or not isinstance(payload, (bytes, bytearray, memoryview)):
         name, wanted = next(name for name in _OPCODES if _OPCODES[name] == opcode), "str" if opcode == TEXT else "bytes"
-        raise TypeError(f"the payload of a {name} message is {wanted}, not {_shown(payload)}")
+        raise TypeError(f"the payload of a {name} message is {wanted}, not {repr_of(payload)}")
     return bytes(payload)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else text[:200] + "…"

@@ -14,6 +14,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from ..errors import repr_of
+
 __all__ = ["NOWHERE", "OLDEST", "Entry", "Kind", "Position", "Replay", "decode", "encode", "gap", "id_of", "position"]
 
 Kind = Literal["message", "join", "leave", "gap"]
@@ -40,10 +42,10 @@ def encode(value: object) -> str:
         raise TypeError(str(error)) from None
     except UnicodeEncodeError:
         raise ValueError(
-            f"JSON cannot carry {_shown(value)}: half a surrogate pair is no text (RFC 8259 §8.1)"
+            f"JSON cannot carry {repr_of(value)}: half a surrogate pair is no text (RFC 8259 §8.1)"
         ) from None
     except (TypeError, ValueError) as error:
-        raise type(error)(f"JSON cannot carry {_shown(value)}: {error}") from None
+        raise type(error)(f"JSON cannot carry {repr_of(value)}: {error}") from None
     except RecursionError:
         raise ValueError("JSON cannot carry a value that is nested so deeply") from None
     return text
@@ -54,15 +56,7 @@ class _Refused(Exception):
 
 
 def _refuse(part: object) -> Any:
-    raise _Refused(f"JSON cannot carry {_shown(part)}, of type {type(part).__qualname__}")
-
-
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # a number of more digits than Python writes (`sys.set_int_max_str_digits`), say
-        text = object.__repr__(value)
-    return text if len(text) <= 200 else text[:200] + "…"
+    raise _Refused(f"JSON cannot carry {repr_of(part)}, of type {type(part).__qualname__}")
 
 
 def decode(text: str) -> Any:
