@@ -777,6 +777,14 @@ def test_nothing_is_left_of_a_thousand_connections(pubsub: PubSub, enter: Enter)
     assert mailboxes() - before < 10
 
 
+def test_who_comes_and_goes_is_waited_for_once(pubsub: PubSub, enter: Enter) -> None:
+    page, _ = enter()
+    for _ in range(10):
+        pubsub.subscribe("lobby", page.mailbox)
+        pubsub.unsubscribe("lobby", page.mailbox)
+    assert len(page.mailbox._at_end) == 1
+
+
 def test_a_mailbox_that_has_ended_holds_nothing(pubsub: PubSub, enter: Enter) -> None:
     (page, client), (other, _) = enter(), enter()
     address = page.mailbox.address
