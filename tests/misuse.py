@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from flask import Flask, request
+from typing_extensions import Unpack
 
 from websock_gevent import (
     CloseCode,
@@ -24,7 +25,11 @@ from websock_gevent import (
     drain,
     upgrade,
 )
+from websock_gevent.contrib.live import live
 from websock_gevent.flask import websocket
+from websock_gevent.frameworks import accept
+from websock_gevent.legacy import LegacyWebSocket, WebSocketMiddleware
+from websock_gevent.options import Overrides
 from websock_gevent.pubsub import PubSub
 from websock_gevent.testing import Client, connect
 from websock_gevent.websock import Handler
@@ -199,10 +204,37 @@ def chat() -> Any:
     upgrade(request.environ, Lacking, 1)  # expect: arg-type
     upgrade(request.environ, Chat, {}, Options())  # expect: call-arg
     upgrade(request.environ, Chat, {}, options={"timeout": 60})  # expect: arg-type
+    upgrade(request.environ, Chat, {}, timeout="60")  # expect: arg-type
+    upgrade(request.environ, Chat, {}, send_timeout=None)  # expect: arg-type
+    upgrade(request.environ, Chat, {}, max_mailbox=10.5)  # expect: arg-type
+    upgrade(request.environ, Chat, {}, compress=6)  # expect: arg-type
+    upgrade(request.environ, Chat, {}, origins=[1])  # expect: list-item
+    upgrade(request.environ, Chat, {}, idle="asleep")  # expect: arg-type
+    upgrade(request.environ, Chat, {}, ping_intervall=10)  # expect: call-arg
+    accept(request.environ, Chat, {}, validate_utf8="yes")  # expect: arg-type
+    accept(request.environ, Chat, {}, time_out=10)  # expect: call-arg
     print(upgrade(request.environ, Chat, {}).no_such_attribute)  # expect: attr-defined
     return upgrade(request.environ, Chat, {}, options=Options(compress=Deflate(level=3)), timeout=30)
 
 
+def handed_on(old: LegacyWebSocket, configured: dict[str, Any], **overrides: Unpack[Overrides]) -> None:
+    upgrade(request.environ, Chat, {}, timeout=None, compress=True, subprotocols=["chat"], origins="*", idle="parked")
+    upgrade(request.environ, Chat, {}, **configured)
+    upgrade(request.environ, Chat, {}, **overrides)
+    accept(request.environ, Chat, {}, options=Options(), **overrides)
+    old.accept(timeout=None, **configured)
+    old.accept(timeout="60")  # expect: arg-type
+
+
+app.wsgi_app = WebSocketMiddleware(app.wsgi_app, max_message_size=1000)  # type: ignore[method-assign]
+WebSocketMiddleware(app.wsgi_app, max_message_size="1000")  # expect: arg-type
+WebSocketMiddleware(app.wsgi_app, max_size=1000)  # expect: call-arg
+live(app, authorise=lambda: True, origins=["https://a.example"])
+live(app, authorise=lambda: True, origins=7)  # expect: arg-type
+live(app, authorise=lambda: True, orgins="*")  # expect: call-arg
+Options().updated({"timeout": 30, "origins": None})
+Options().updated({"timeout": "60"})  # expect: typeddict-item
+Options().updated({"time_out": 60})  # expect: typeddict-unknown-key
 Options(timeout="60")  # expect: arg-type
 Options(send_timeout=None)  # expect: arg-type
 Options(max_mailbox=10.5)  # expect: arg-type

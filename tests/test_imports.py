@@ -50,7 +50,7 @@ ALLOWED = {
     "testing": "errors",
     "serve": "drainer hosts",
     "__init__": "deflate drainer errors frames hosts mailbox options upgrade websock websocket",
-    "legacy/websocket": "attended blocking errors",
+    "legacy/websocket": "attended blocking errors options",
     "legacy/middleware": "attended blocking errors handshake legacy/websocket lives options relay servers upgrade",
     "legacy/sock": "blocking errors legacy/middleware websock",
     "legacy/sockets": "legacy/sock",

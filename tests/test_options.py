@@ -7,7 +7,7 @@ an origin that is taken can be used. What the options do is held where it is don
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from apps.defaults import IDLE
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from werkzeug.exceptions import Forbidden
 
 from websock_gevent.handshake import check
-from websock_gevent.options import Options
+from websock_gevent.options import Options, Overrides
 
 DEFAULTS: dict[str, Any] = {
     "timeout": 60.0,
@@ -39,6 +39,10 @@ DEFAULTS: dict[str, Any] = {
 def test_the_defaults() -> None:
     options = Options()
     assert {field.name: getattr(options, field.name) for field in fields(options)} == DEFAULTS
+
+
+def test_what_type_checkers_see_are_the_same_options() -> None:
+    assert get_type_hints(Overrides) == get_type_hints(Options)
 
 
 SECONDS = ("timeout", "ping_interval", "send_timeout", "close_timeout")

@@ -8,7 +8,7 @@ all. Refuses to know handshakes and servers (`upgrade`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import HTTPException
 
@@ -19,8 +19,10 @@ from .upgrade import upgrade
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from typing_extensions import Unpack
     from werkzeug.wrappers import Response
 
+    from .options import Overrides
     from .websock import Handler, S
 
 __all__ = ["Upgrades", "accept"]
@@ -34,7 +36,7 @@ def accept(
     state: S,
     *,
     options: Options | None = None,
-    **overrides: Any,
+    **overrides: Unpack[Overrides],
 ) -> None:
     """Have the view's answer become a WebSocket, or the refusal if the request cannot be one.
 

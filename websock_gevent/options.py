@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from .deflate import TOKEN, Deflate
 from .origins import parse
 
-__all__ = ["Options", "Origins"]
+__all__ = ["Options", "Origins", "Overrides"]
 
 #: ``None`` for the request's own host, ``"*"`` for any, or a list of ``scheme://host[:port]``.
 Origins = Literal["*"] | Sequence[str] | None
@@ -84,7 +84,7 @@ class Options:
         """How to compress; ``None`` if not at all."""
         return self.compress if isinstance(self.compress, Deflate) else Deflate() if self.compress else None
 
-    def updated(self, changes: dict[str, Any]) -> Options:
+    def updated(self, changes: Overrides) -> Options:
         """Return a copy with some options changed.
 
         Raises:
@@ -96,12 +96,31 @@ class Options:
             return _updated(self, tuple((name, value, type(value)) for name, value in changes.items()))
         return self._changed(changes)
 
-    def _changed(self, changes: dict[str, Any]) -> Options:
+    def _changed(self, changes: Mapping[str, Any]) -> Options:
         known = [field.name for field in fields(self)]
         for name in changes:
             if name not in known:
                 raise TypeError(f"unknown option {name!r}; known are {', '.join(known)}")
         return replace(self, **changes)
+
+
+class Overrides(TypedDict, total=False):
+    """Single options, as keyword arguments: for type checkers, which look at a call with it. See `Options`."""
+
+    timeout: float | None
+    ping_interval: float | None
+    send_timeout: float
+    close_timeout: float
+    max_frame_size: int
+    max_message_size: int
+    max_mailbox: int
+    validate_utf8: bool
+    compress: bool | Deflate
+    subprotocols: Sequence[str]
+    origins: Origins
+    early_validate_upgrade: bool
+    idle: Literal["greenlet", "parked"]
+    max_connections: int
 
 
 @lru_cache(maxsize=256)

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from typing_extensions import Unpack
 
+    from .options import Overrides
     from .websock import Handler, S
 
 __all__ = ["UpgradeResponse", "upgrade"]
@@ -53,7 +55,7 @@ def upgrade(
     state: S,
     *,
     options: Options | None = None,
-    **overrides: Any,
+    **overrides: Unpack[Overrides],
 ) -> Response:
     """Make the response that turns a request into a WebSocket. Return it from the view.
 

@@ -28,9 +28,11 @@ from .websocket import LegacyWebSocket, Server
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from typing_extensions import Unpack
 
     from ..attended import AttendedConnection
     from ..lives import Life
+    from ..options import Overrides
 __all__ = ["WebSocketMiddleware"]
 
 
@@ -55,7 +57,7 @@ class WebSocketMiddleware:
         TypeError, ValueError: an unknown or ill-typed option.
     """
 
-    def __init__(self, app: WSGIApplication, *, options: Options | None = None, **overrides: Any) -> None:
+    def __init__(self, app: WSGIApplication, *, options: Options | None = None, **overrides: Unpack[Overrides]) -> None:
         self.app = app
         self.options = (options or Options()).updated(overrides)
         self.server = Server(app)
@@ -136,7 +138,7 @@ class _Exchange:
         self._status = status
         return drop if self._websocket.accepted else None
 
-    def _accept(self, overrides: dict[str, Any]) -> AttendedConnection:
+    def _accept(self, overrides: Overrides) -> AttendedConnection:
         if self._status or self._over:
             raise RuntimeError(f"the application has answered already ({self._status}): that is no WebSocket any more")
         try:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+    from typing_extensions import Unpack
 
     from ..attended import AttendedConnection
+    from ..options import Overrides
 
 __all__ = ["Handler", "LegacyWebSocket", "Server"]
 
@@ -92,7 +94,7 @@ class LegacyWebSocket(BlockingWebSocket):
     """
 
     def __init__(
-        self, environ: WSGIEnvironment, accept: Callable[[dict[str, Any]], AttendedConnection], server: Server
+        self, environ: WSGIEnvironment, accept: Callable[[Overrides], AttendedConnection], server: Server
     ) -> None:
         super().__init__(environ, None)
         self._accept = accept
@@ -106,7 +108,7 @@ class LegacyWebSocket(BlockingWebSocket):
         """Whether the 101 was sent."""
         return self._link is not None
 
-    def accept(self, **options: Any) -> AttendedConnection:
+    def accept(self, **options: Unpack[Overrides]) -> AttendedConnection:
         """Send the 101, unless that was done.
 
         Args:

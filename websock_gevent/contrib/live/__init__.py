@@ -15,7 +15,7 @@ from collections.abc import Callable
 from inspect import iscoroutinefunction
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response, abort, request, send_from_directory
 
@@ -27,6 +27,11 @@ from ...upgrade import upgrade
 from ...websock import WebSock
 from .cluster import Cluster
 from .watching import NUMBERS, Watch, interesting
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ...options import Overrides
 
 __all__ = ["Live", "live"]
 
@@ -50,7 +55,7 @@ def live(
     pubsub: PubSub | None = None,
     url_prefix: str = "/live",
     most: int = 80,
-    **options: Any,
+    **options: Unpack[Overrides],
 ) -> Live:
     """Show the connections that are opened from now on, at an address of the application. Call it once.
 
