@@ -527,6 +527,70 @@ def test_a_flask_application_behind_a_middleware(patient: Patient) -> None:
     assert patient.report().line("routes")[1] == "1 for WebSockets: /echo"
 
 
+OLD = """
+from flask import Flask, request
+from werkzeug.middleware.proxy_fix import ProxyFix
+from websock_gevent.legacy import Sock, WebSocketMiddleware
+
+app = Flask(__name__)
+
+@app.get("/old")
+def old(): return request.environ["wsgi.websocket"].receive()
+
+@app.get("/page")
+def page(): return "page"
+"""
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "app.wsgi_app = WebSocketMiddleware(app.wsgi_app)",
+        "app.wsgi_app = ProxyFix(WebSocketMiddleware(app.wsgi_app))",
+        "app = WebSocketMiddleware(app)",
+        "app = ProxyFix(WebSocketMiddleware(app.wsgi_app))",
+    ],
+)
+def test_routes_behind_the_middleware(patient: Patient, around: str) -> None:
+    patient.write("app.py", OLD + around)
+    report = patient.report()
+    assert report.bad() == [] and report.line("routes")[1] == "1 for WebSockets: /old"
+
+
+def test_routes_of_both_kinds_behind_the_middleware(patient: Patient) -> None:
+    patient.write("app.py", f"{OLD}\nSock(app).route('/sock')(print)")
+    assert patient.report().line("routes")[1] == "2 for WebSockets: /old, /sock"
+
+
+def test_any_route_may_be_meant_behind_the_middleware(patient: Patient) -> None:
+    patient.write("app.py", "from elsewhere import app")
+    patient.write("elsewhere.py", f"{OLD.replace('wsgi.websocket', 'wsgi.')}\napp = WebSocketMiddleware(app)")
+    level, seen, _ = patient.report().line("routes")
+    assert level == "ok" and seen == "each of 3 may be for WebSockets, by its WebSocketMiddleware"
+
+
+@pytest.mark.parametrize("around", ["", "app.wsgi_app = WebSocketMiddleware(ProxyFix(app.wsgi_app))"])
+def test_routes_that_the_middleware_does_not_reach(patient: Patient, around: str) -> None:
+    patient.write("app.py", OLD + around)
+    report = patient.report()
+    assert report.bad() == ["warning route /old"]
+    _, seen, advice = report.line("route /old")
+    assert "uses wsgi.websocket" in seen and "WebSocketMiddleware(app.wsgi_app)" in advice
+
+
+def test_a_resource_behind_the_middleware(patient: Patient) -> None:
+    patient.write(
+        "app.py",
+        f"{APP}\nfrom geventwebsocket.resource import Resource, WebSocketApplication\n"
+        "from websock_gevent.legacy import WebSocketMiddleware\n"
+        "class Chat(WebSocketApplication): pass\n"
+        "chat = WebSocketMiddleware(Resource([('^/chat', Chat)]))\n"
+        "app = WebSocketMiddleware(Resource([('^/chat', Chat), ('^/', app)]))",
+    )
+    assert patient.report().line("routes")[:2] == ("ok", "2 for WebSockets: /echo, ^/chat")
+    assert patient.report("app:chat").line("routes")[:2] == ("ok", "1 for WebSockets: ^/chat")
+
+
 def test_an_application_without_flask(patient: Patient) -> None:
     patient.write("app.py", "def app(environ, start_response): return []")
     level, seen, _ = patient.report().line("routes")

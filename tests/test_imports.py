@@ -92,8 +92,10 @@ ALLOWED = {
     "doctor/settings": "doctor/environment doctor/findings drainer options",
     "doctor/patching": "doctor/findings",
     "doctor/application": "doctor/environment doctor/findings options",
+    "doctor/routes": "doctor/application doctor/findings",
     "doctor/redis": "doctor/findings pubsub/embedded pubsub/errors pubsub/pubsub",
-    "doctor/probe": "doctor/application doctor/findings doctor/patching doctor/redis doctor/settings pubsub/pubsub",
+    "doctor/probe": "doctor/application doctor/findings doctor/patching doctor/redis doctor/routes "
+    "doctor/settings pubsub/pubsub",
     "doctor/command": "doctor/environment doctor/findings doctor/probe",
     "__main__": "doctor/command",
 }

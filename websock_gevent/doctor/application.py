@@ -1,5 +1,5 @@
-"""The application: how it is loaded, its Flask routes, its `Options`, and what else has a name in it. Calls nothing of
-it but what gunicorn calls to load it."""
+"""The application: how it is loaded, what it wraps, its `Options`, and what else has a name in it. Calls nothing of it
+but what gunicorn calls to load it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType
+from collections.abc import Iterator
 from typing import Any
-
-import websock_gevent
 
 from ..options import Options
 from .environment import RESERVE
-from .findings import Finding, described, ok, problem, warning
+from .findings import Finding, described, problem, warning
 
-__all__ = ["Broken", "load", "named", "options", "routes"]
+__all__ = ["Broken", "flask_of", "layers", "load", "named", "options", "resource_apps"]
 
 #: Under which names middlewares keep what they wrap.
 _INNER = ("wsgi_app", "app", "application", "_app")
-_REGISTER = "@websock_gevent.flask.websocket(app, rule), or @app.route(rule, websocket=True)"
 
 
 class Broken(Exception):
@@ -61,7 +57,7 @@ def _place(error: BaseException) -> str:
 def named(uri: str, app: Any, kind: type[Any]) -> dict[str, Any]:
     """Objects of a kind by their names: in the application's module, its ``config`` and its ``extensions``."""
     places: list[Any] = [vars(sys.modules[uri.partition(":")[0]])]
-    flask = _flask(app)
+    flask = flask_of(app)
     if flask is not None:
         places += [flask.config, flask.extensions]
     found = {
@@ -85,69 +81,29 @@ def options(uri: str, app: Any, limit: int) -> Iterator[Finding]:
             yield problem(f"options {name}", seen, f"ulimit -n {found.max_connections + RESERVE}, or a lower limit")
 
 
-def _flask(app: Any) -> Any:
+def layers(app: Any) -> list[Any]:
+    """The application and what it wraps, from the outside in; middlewares around Flask's ``wsgi_app`` behind Flask."""
+    found: list[Any] = []
+    waiting = [app]
+    while waiting and len(found) < 20:
+        layer = waiting.pop(0)
+        if inspect.ismethod(layer):
+            layer = layer.__self__
+        if layer is None or any(layer is other for other in found):
+            continue
+        found.append(layer)
+        waiting += [getattr(layer, name) for name in _INNER if hasattr(layer, name)][:1]
+        waiting += [app for _, app in resource_apps(layer)]
+    return found
+
+
+def resource_apps(layer: Any) -> list[tuple[str, Any]]:
+    """Of gevent-websocket's ``Resource``: its patterns of paths, and what serves them."""
+    module = sys.modules.get("geventwebsocket.resource")
+    return list(layer.apps) if module is not None and isinstance(layer, module.Resource) else []
+
+
+def flask_of(app: Any) -> Any:
     """The Flask application behind middlewares; ``None`` if there is none."""
     flask = sys.modules.get("flask")
-    for _ in range(20):
-        if flask is None or app is None or isinstance(app, flask.Flask):
-            break
-        app = next((getattr(app, name) for name in _INNER if hasattr(app, name)), None)
-    return app if flask is not None and app is not None else None
-
-
-def routes(app: Any) -> Iterator[Finding]:
-    """Look for WebSocket views whose rule is none, and for any WebSocket rule at all."""
-    flask = _flask(app)
-    if flask is None:
-        yield ok("routes", "not looked at, this is not a Flask application")
-        return
-    rules = list(flask.url_map.iter_rules())
-    websocket_rules = {rule.rule for rule in rules if rule.websocket}
-    suspects = [rule for rule in rules if not rule.websocket and rule.rule not in websocket_rules]
-    suspects = [rule for rule in suspects if calls_upgrade(flask.view_functions.get(rule.endpoint))]
-    for rule in suspects:
-        seen = "looks like a WebSocket route (its view uses upgrade), but has no websocket=True: answers 400"
-        yield warning(f"route {rule.rule}", seen, _REGISTER)
-    if websocket_rules:
-        yield ok("routes", f"{len(websocket_rules)} for WebSockets: {', '.join(sorted(websocket_rules))}")
-    elif not suspects:
-        yield warning("routes", f"none of {len(rules)} is for WebSockets", _REGISTER)
-
-
-def calls_upgrade(view: Any) -> bool:
-    """Tell whether `upgrade` is named in a view, in what its decorators wrap, or in the methods of its class."""
-    waiting, seen = [view], set()
-    while waiting:
-        function = waiting.pop()
-        if id(function) in seen or not isinstance(function, FunctionType):
-            continue
-        seen.add(id(function))
-        cells = [cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)]
-        if websock_gevent.upgrade in cells or any(_names_upgrade(code, function) for code in _codes(function.__code__)):
-            return True
-        waiting += [*cells, getattr(function, "__wrapped__", None)]
-        waiting += [method for _, method in inspect.getmembers(getattr(function, "view_class", None), callable)]
-    return False
-
-
-def _is_full(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not cell
-    except ValueError:  # its variable is not set yet
-        return False
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    """A function's code, and that of the functions in it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _codes(constant)
-
-
-def _names_upgrade(code: CodeType, function: Callable[..., Any]) -> bool:
-    values = [function.__globals__.get(name) for name in code.co_names]
-    if any(value is websock_gevent.upgrade for value in values):
-        return True
-    is_ours = "websock_gevent" in code.co_names or any(value is websock_gevent for value in values)
-    return "upgrade" in code.co_names and is_ours
+    return next((layer for layer in layers(app) if flask is not None and isinstance(layer, flask.Flask)), None)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from ..pubsub.pubsub import PubSub
 from . import application, patching, redis, settings
 from .findings import Finding, ok, problem, warning
+from .routes import routes
 
 __all__ = ["Questions"]
 
@@ -95,7 +96,7 @@ def _patches(cfg: Any) -> bool:
 
 
 def _examine(uri: str, app: Any, cfg: Any) -> Iterator[Finding]:
-    yield from application.routes(app)
+    yield from routes(app)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     yield from application.options(uri, app, sys.maxsize if limit == resource.RLIM_INFINITY else limit)
     for name, pubsub in application.named(uri, app, PubSub).items():

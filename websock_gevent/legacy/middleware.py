@@ -53,6 +53,9 @@ class WebSocketMiddleware:
         options: Common options; ``None`` for the defaults.
         **overrides: Single options, as for `upgrade`. ``idle`` has no effect: the application holds a greenlet.
 
+    Attributes:
+        flask: The Flask application all of whose routes get WebSockets; ``None`` if none is wrapped directly.
+
     Raises:
         TypeError, ValueError: an unknown or ill-typed option.
     """
@@ -66,9 +69,9 @@ class WebSocketMiddleware:
         while isinstance(wrapped, WebSocketMiddleware):
             wrapped = wrapped.app
         flask = getattr(wrapped, "__self__", wrapped)
-        self._flask = flask if hasattr(flask, "create_url_adapter") else None
-        if self._flask is not None:
-            self._flask.register_error_handler(ConnectionClosed, _on_closed)
+        self.flask: Any = flask if hasattr(flask, "create_url_adapter") else None
+        if self.flask is not None:
+            self.flask.register_error_handler(ConnectionClosed, _on_closed)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -77,7 +80,7 @@ class WebSocketMiddleware:
         if is_made or not is_upgrade(environ):
             return self.app(environ, start_response)
         exchange = _Exchange(self, environ, start_response)
-        if self._flask is not None and _is_ordinary(self._flask, environ):
+        if self.flask is not None and _is_ordinary(self.flask, environ):
             del environ["HTTP_UPGRADE"]  # by which Werkzeug would refuse it
         return exchange.call()
 
