@@ -84,6 +84,12 @@ def until(condition: Callable[[], object]) -> None:
             gevent.sleep(0.001)
 
 
+def settle() -> None:
+    """Let the hub work until it has nothing to do for now."""
+    with gevent.Timeout(DEADLINE):
+        gevent.idle()
+
+
 def masked(opcode: Opcode, payload: bytes = b"", fin: bool = True) -> bytes:
     """A frame as a client sends it."""
     return Frame(opcode, payload, fin).serialize(mask=True)

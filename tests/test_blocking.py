@@ -25,6 +25,7 @@ from support import (
     raw_connection,
     read_all,
     read_head,
+    settle,
     text,
     until,
 )
@@ -516,7 +517,7 @@ def test_a_peer_that_sends_more_than_is_taken_is_held_back(raw: Raw) -> None:
     count = 20_000
     sender = gevent.spawn(sock.sendall, b"".join(text(f"{number:0100}") for number in range(count)))
     until(lambda: played.ws and played.ws._connection.inbox.is_full)
-    gevent.sleep(0.05)
+    settle()
     assert len(played.ws._connection.inbox.messages) < 50 * ENOUGH
     assert [int(played.do(lambda ws: ws.receive())) for _ in range(count)] == list(range(count))
     sender.get(timeout=DEADLINE)
@@ -536,7 +537,7 @@ def test_a_full_inbox_does_not_keep_the_hub_busy(raw: Raw) -> None:
 
     check = loop.check()
     check.start(turn)
-    gevent.sleep(0.2)
+    gevent.sleep(0.2)  # what has to pass is time itself
     check.stop()
     check.close()
     assert turns < 20

@@ -19,6 +19,7 @@ from support import (
     raw_connection,
     read_all,
     read_head,
+    settle,
     text,
     until,
 )
@@ -39,6 +40,11 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+def has_begun(greenlet: gevent.Greenlet) -> bool:
+    """Whether it runs, and waits for something now."""
+    return greenlet.gr_frame is not None
+
+
 # Who else waits.
 
 
@@ -49,10 +55,11 @@ def test_whoever_waits_is_told_when_the_function_is_killed(raw: Raw, first: str)
     _, server = raw(played)
     until(lambda: played.ws)
     if first == "function":
-        played.tell(lambda ws: ws.receive())
-        gevent.sleep(0.01)
+        serves = Event()
+        played.tell(lambda ws: serves.set() or ws.receive())
+        assert serves.wait(DEADLINE)
     waits = gevent.spawn(lambda: pytest.raises(ConnectionClosed, played.ws.receive))
-    gevent.sleep(0.01)
+    until(lambda: has_begun(waits))
     server.kill(block=False)
     waits.get(timeout=DEADLINE)
     assert played.ws.reason == "shutdown"
@@ -63,7 +70,7 @@ def test_whoever_is_killed_while_it_serves_leaves_that_to_the_others(raw: Raw) -
     sock, _ = raw(played)
     until(lambda: played.ws)
     serves, waits = gevent.spawn(played.ws.receive), gevent.spawn(played.ws.receive)
-    gevent.sleep(0.01)
+    until(lambda: has_begun(serves) and has_begun(waits))
     serves.kill(timeout=DEADLINE)
     sock.sendall(text("for the other"))
     assert waits.get(timeout=DEADLINE) == "for the other"
@@ -79,7 +86,7 @@ def test_who_takes_slowly_answers_pings(raw: Raw) -> None:
     sock.sendall(text("x") * ENOUGH)
     until(lambda: played.ws and played.ws._connection.inbox.is_full)
     sock.sendall(masked(Opcode.PING, b"?"))
-    gevent.sleep(0.01)
+    settle()
     assert played.do(lambda ws: ws.receive()) == "x"
     assert sock.recv(100) == b"\x8a\x01?"
 
@@ -89,7 +96,7 @@ def test_large_messages_are_held_back_sooner(raw: Raw) -> None:
     sock, _ = raw(played)
     sender = gevent.spawn(sock.sendall, text("x" * 100_000) * 100)
     until(lambda: played.ws and played.ws._connection.inbox.is_full)
-    gevent.sleep(0.05)
+    settle()
     assert len(played.ws._connection.inbox.messages) < 10
     assert [len(played.do(lambda ws: ws.receive())) for _ in range(100)] == [100_000] * 100
     sender.get(timeout=DEADLINE)
@@ -234,7 +241,7 @@ def test_killed_before_it_is_open(caplog: pytest.LogCaptureFixture) -> None:
     sock, server = raw_connection(app)
     sock.sendall(handshake())
     assert opening.wait(DEADLINE)
-    gevent.sleep(0.01)
+    settle()
     server.kill(timeout=DEADLINE)
     sock.close()
     assert called == [] and errors(caplog) == []
@@ -297,15 +304,17 @@ def test_a_violation_that_never_had_its_turn_keeps_nothing() -> None:
     def function(ws: BlockingWebSocket) -> None:
         refs.append(weakref.ref(ws.mailbox))
         until(lambda: ws._connection.inbox.messages)
+        come.set()
         Event().wait()
 
+    come = Event()
     gc.collect()
     gc.disable()
     try:
         sock, server = raw_connection(application(blocking(function)))
         sock.sendall(handshake() + text("untaken") + masked(Opcode.TEXT, b"\xff"))
         read_head(sock)
-        gevent.sleep(0.01)
+        assert come.wait(DEADLINE)
         server.kill(timeout=DEADLINE)
         sock.close()
         del sock, server
@@ -378,7 +387,7 @@ def test_the_hub_is_idle_when_nothing_can_be_done(raw: Raw, state: Any) -> None:
     sock, _ = raw(played)
     until(lambda: played.ws)
     state(sock, played)
-    gevent.sleep(0.05)
+    settle()
     turns = 0
 
     def turn() -> None:
@@ -387,7 +396,7 @@ def test_the_hub_is_idle_when_nothing_can_be_done(raw: Raw, state: Any) -> None:
 
     check = gevent.get_hub().loop.check()
     check.start(turn)
-    gevent.sleep(0.2)
+    gevent.sleep(0.2)  # what has to pass is time itself
     check.stop()
     check.close()
     assert turns < 20

@@ -11,7 +11,7 @@ from flask import Flask, request
 from gevent import socket
 from gevent.pywsgi import WSGIServer
 from geventwebsocket.handler import WebSocketHandler
-from support import DEADLINE, frames_of, handshake, masked, raw_connection, read_all, read_head, text
+from support import DEADLINE, frames_of, handshake, masked, raw_connection, read_all, read_head, text, until
 from test_legacy import closed, errors, flask_app
 from websockets.frames import Opcode
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -33,7 +33,7 @@ def stale(function: Any) -> Any:
 def answers_behind_the_end(ws: Any) -> None:
     """Take the first of two messages, and answer it when the peer has gone."""
     ws.receive()
-    gevent.sleep(0.01)
+    until(lambda: ws._connection.ended)
     ws.send("too late")
     ws.send("too late")
 
