@@ -7,6 +7,7 @@ import logging
 import struct
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial, wraps
 from typing import Any
 
 import gevent
@@ -265,6 +266,48 @@ def test_send_frame(opcode: int, payload: Any, frame: bytes, raw: Raw) -> None:
 def test_blocking_takes_functions() -> None:
     with pytest.raises(TypeError, match="takes a function of one argument"):
         blocking("no function")  # type: ignore[arg-type]
+
+
+def generator(ws: Any) -> Any:
+    yield ws.receive()
+
+
+async def coroutine(ws: Any) -> None: ...
+
+
+async def both(ws: Any) -> Any:
+    yield ws.receive()
+
+
+class Called:
+    def __call__(self, ws: Any) -> Any:
+        yield ws.receive()
+
+    async def method(self, ws: Any) -> None: ...
+
+
+@pytest.mark.parametrize("function", [generator, coroutine, both, partial(generator), Called(), Called().method])
+def test_blocking_takes_nothing_that_a_call_would_not_run(function: Any) -> None:
+    with pytest.raises(TypeError, match="takes a plain function") as caught:
+        blocking(function)
+    assert repr(function) in str(caught.value)
+
+
+def test_blocking_takes_whatever_runs_when_it_is_called() -> None:
+    class Service:
+        def __call__(self, ws: Any) -> None:
+            ws.send("bye")
+
+        def serve(self, ws: Any) -> None:
+            ws.send("bye")
+
+    @wraps(coroutine)
+    def run(ws: Any) -> None:
+        ws.send("bye")
+
+    for function in (Service(), Service().serve, partial(Service.serve, Service()), run):
+        with open_client(blocking(function)) as client:
+            assert client.receive() == "bye"
 
 
 # The end.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, Literal
 
 import gevent
@@ -55,11 +56,21 @@ def blocking(function: Callable[[BlockingWebSocket], object]) -> Blocking:
     what it cleans up goes into a ``finally``. At a hard stop `GreenletExit` is raised wherever it blocks.
 
     Raises:
-        TypeError: what is given cannot be called.
+        TypeError: what is given cannot be called, or to call it would run nothing: a generator or coroutine function.
     """
     if not callable(function):
         raise TypeError(f"blocking() takes a function of one argument, the WebSocket, not {function!r}")
+    if _is_deferred(function) or _is_deferred(type(function).__call__):
+        raise TypeError(
+            f"blocking() takes a plain function, which calls ws.receive() and ws.send(); with await or yield in it, "
+            f"{function!r} would not run"
+        )
     return Blocking(function)
+
+
+def _is_deferred(function: Any) -> bool:
+    """Whether a call makes something that somebody would have to run."""
+    return isgeneratorfunction(function) or iscoroutinefunction(function) or isasyncgenfunction(function)
 
 
 def converse(connection: AttendedConnection, environ: WSGIEnvironment) -> None:
