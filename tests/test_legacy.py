@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
-from flask import Blueprint, Flask, request
+from flask import Blueprint, Flask, abort, request
 from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.resource import Resource, WebSocketApplication
 from geventwebsocket.websocket import WebSocket as GeventWebSocket
@@ -602,6 +603,72 @@ def test_sockets() -> None:
     assert app.test_client().get("/echo").text == "a page"
     with pytest.raises(ValueError, match="another blueprint of the name 'there'"):
         sockets.register_blueprint(Blueprint("there", __name__))
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_what_a_blueprint_has_for_requests_works(early: bool) -> None:
+    """Flask-Sockets could not register such a one. Who moves expects that a guard guards."""
+    app, sockets = Flask(__name__), Sockets()
+    blueprint, inner = Blueprint("ws", __name__), Blueprint("inner", __name__)
+    seen: list[str] = []
+
+    @blueprint.before_request
+    def guard() -> None:
+        if "token" not in request.args:
+            abort(401, "log in first")
+
+    @blueprint.errorhandler(401)
+    def explain(error: HTTPException) -> tuple[str, int]:
+        return f"refused: {error.description}", 401
+
+    @blueprint.before_app_request
+    def note() -> None:
+        seen.append(request.path)
+
+    @blueprint.url_value_preprocessor
+    def shout(endpoint: str | None, values: Any) -> None:
+        values.update({name: value.upper() for name, value in values.items()})
+
+    @blueprint.route("/one/<name>")
+    @blueprint.route("/two/<name>")
+    def named(ws: LegacyWebSocket, name: str) -> None:
+        ws.send(name)
+
+    @inner.route("/three")
+    def third(ws: LegacyWebSocket) -> None:
+        ws.send("three")
+
+    @app.get("/page")
+    def page() -> str:
+        return "a page"
+
+    blueprint.register_blueprint(inner, url_prefix="/inner")
+    if not early:
+        sockets.init_app(app)
+    sockets.register_blueprint(blueprint, url_prefix="/ws")
+    sockets.register_blueprint(blueprint, url_prefix="/again")
+    if early:
+        sockets.init_app(app)
+    app.register_blueprint(Blueprint("ws", __name__))  # of pages
+    paths = {"/ws/one/a": "A", "/ws/two/b": "B", "/again/two/c": "C", "/ws/inner/three": "three"}
+    for path, message in paths.items():
+        with connect(app, f"{path}?token=x") as client:
+            assert client.receive() == message
+        with pytest.raises(Refused) as refused:
+            connect(app, path)
+        response = refused.value.response
+        assert (response.status_code, response.text) == (401, "refused: log in first")
+    assert app.test_client().get("/page").text == "a page"
+    assert seen == [path for path in paths for _ in range(2)] + ["/page"]
+
+
+def test_files_of_a_blueprint_of_websockets_are_pages(tmp_path: Path) -> None:
+    (tmp_path / "file.txt").write_text("of the blueprint")
+    app = Flask(__name__)
+    blueprint = Blueprint("ws", __name__, static_folder=str(tmp_path), static_url_path="/files")
+    Sockets(app).register_blueprint(blueprint, url_prefix="/ws")
+    with app.test_client().get("/ws/files/file.txt") as response:
+        assert response.text == "of the blueprint"
 
 
 def test_sockets_in_the_background() -> None:
