@@ -13,19 +13,23 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import gevent.socket
 import pytest
 import websockets.sync.client
 from browsing import DESKTOP, Page, chromium
-from flask import Flask
+from flask import Blueprint, Flask, request
+from gevent.pywsgi import WSGIServer
 from redis_servers import redis_server
 from serving import DEADLINE, ROOT, Program, Server, gunicorn
-from support import Diary, open_client
+from support import Diary, handshake, open_client, read_head
 from websockets.exceptions import InvalidStatus
+from werkzeug.middleware.proxy_fix import ProxyFix
 
-from websock_gevent import current
+from websock_gevent import current, upgrade
 from websock_gevent.contrib.live import live
 from websock_gevent.contrib.live.watching import NUMBERS, Watch, interesting
 from websock_gevent.errors import ConnectionClosed
+from websock_gevent.flask import websocket
 from websock_gevent.pubsub import PubSub
 from websock_gevent.signals import ConnectionStarted, SoFar, connection_started, is_watched
 from websock_gevent.testing import connect
@@ -397,6 +401,68 @@ def test_the_page_is_authorised_again_in_time(monkeypatch: pytest.MonkeyPatch) -
         assert closed.value.code == 1012
     finally:
         view.stop()
+
+
+def asked() -> bool:
+    return True
+
+
+def test_there_is_one_view_of_an_application() -> None:
+    app, admin, other = Flask("shown"), Blueprint("admin", __name__), Blueprint("other", __name__)
+    views = [live(app, authorise=asked), live(admin, authorise=asked), live(other, authorise=asked)]
+    again = "has a live view already"
+    try:
+        with pytest.raises(RuntimeError, match=f"<Flask 'shown'> {again}"):
+            live(app, authorise=asked, url_prefix="/elsewhere")
+        with pytest.raises(RuntimeError, match=f"<Blueprint 'admin'> {again}"):
+            live(admin, authorise=asked)
+        with pytest.raises(RuntimeError, match=f"<Flask 'shown'> {again}"):
+            app.register_blueprint(admin)
+        second = Flask("second")
+        second.register_blueprint(other, url_prefix="/once")
+        second.register_blueprint(other, url_prefix="/twice", name="again")  # the same view
+        with pytest.raises(RuntimeError, match=f"<Flask 'second'> {again}"):
+            live(second, authorise=asked)
+        assert is_watched(Diary)
+    finally:
+        for view in (views[0], views[2]):
+            view.stop()
+    assert not is_watched(Diary)  # who was refused watches nobody
+
+
+@pytest.mark.parametrize("idle", ["greenlet", "parked"])
+@pytest.mark.parametrize("believed", [True, False])
+def test_who_is_shown_behind_a_proxy(believed: bool, idle: str) -> None:
+    app = Flask("proxied")
+
+    @websocket(app, "/there")
+    def there() -> Any:
+        return upgrade(request.environ, Diary, None, idle=idle)
+
+    served = ProxyFix(app, x_for=1) if believed else app
+    watch = Watch(8)
+    try:
+        headers = {"X-Forwarded-For": "198.51.100.1, 203.0.113.7"}
+        with client_of(served, "/there", headers) as address:
+            (row,) = watch.summary()["rows"]
+            assert row["peer"] == ("203.0.113.7" if believed else address)
+    finally:
+        watch.stop()
+
+
+@contextmanager
+def client_of(app: Any, path: str, headers: dict[str, str]) -> Iterator[str]:
+    """Serve an application here, be a client of it, and give its address and port."""
+    server = WSGIServer(("127.0.0.1", 0), app, log=None)
+    server.start()
+    try:
+        sock = gevent.socket.create_connection(server.address)
+        sock.sendall(handshake(path, **headers))
+        read_head(sock)
+        yield "{}:{}".format(*sock.getsockname())
+        sock.close()
+    finally:
+        server.stop(timeout=DEADLINE)
 
 
 def test_a_view_that_is_stopped_costs_nothing() -> None:

@@ -16,6 +16,7 @@ from inspect import iscoroutinefunction
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from flask import Blueprint, Flask, Response, abort, request, send_from_directory
 
@@ -29,6 +30,7 @@ from .cluster import Cluster
 from .watching import NUMBERS, Watch, interesting
 
 if TYPE_CHECKING:
+    from flask.blueprints import BlueprintSetupState
     from typing_extensions import Unpack
 
     from ...options import Overrides
@@ -38,6 +40,9 @@ __all__ = ["Live", "live"]
 #: Seconds between two pictures, and after which the page has to connect, and to be authorised, again.
 BEAT, AGAIN = 1.0, 600.0
 
+_NAME = "websock_gevent_live"
+#: Applications and blueprints that have a view.
+_places: WeakSet[Any] = WeakSet()
 _HERE = Path(__file__).parent
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -71,7 +76,10 @@ def live(
 
     Raises:
         TypeError, ValueError: an argument is not what it should be; the text names it.
+        RuntimeError: there is one already; or later, when a blueprint that has one is registered.
     """
+    if app in _places or (isinstance(app, Flask) and _NAME in app.extensions):
+        raise RuntimeError(f"{app!r} has a live view already: call live() once for an application")
     if not callable(authorise) or iscoroutinefunction(authorise):
         raise TypeError(
             f"live() takes authorise=, a plain function without arguments that returns True for whoever may look, "
@@ -81,7 +89,16 @@ def live(
         raise ValueError(f"live() takes a whole number from {NUMBERS} up as most, not {most!r}")
     chosen = Options(max_frame_size=125, max_message_size=125).updated(options)  # nothing is to be received
     view = Live(pubsub, most)
-    app.register_blueprint(_blueprint(view, authorise, chosen), url_prefix=url_prefix)
+    blueprint = _blueprint(view, authorise, chosen)
+
+    @blueprint.record
+    def note(setup: BlueprintSetupState) -> None:
+        if setup.app.extensions.setdefault(_NAME, view) is not view:
+            view.stop()
+            raise RuntimeError(f"{setup.app!r} has a live view already: call live() once for an application")
+
+    app.register_blueprint(blueprint, url_prefix=url_prefix)
+    _places.add(app)
     return view
 
 
@@ -140,7 +157,7 @@ class Operator(WebSock[float]):
 
 
 def _blueprint(view: Live, authorise: Callable[[], object], options: Options) -> Blueprint:
-    blueprint = Blueprint("websock_gevent_live", __name__)
+    blueprint = Blueprint(_NAME, __name__)
     operator = Operator(view)
 
     @blueprint.before_request

@@ -18,7 +18,7 @@ from heapq import nlargest
 from itertools import count
 from operator import itemgetter
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 
@@ -35,6 +35,9 @@ from ...signals import (
     drain_started,
 )
 from ...websocket import WebSocket
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 __all__ = ["NUMBERS", "Watch", "interesting"]
 
@@ -118,10 +121,9 @@ class _Watched:
     def row(self, process: str) -> dict[str, Any]:
         """What is shown. Only now the environ is looked at: that of a parked connection is unpacked by it."""
         environ = self._event.environ
-        port = environ.get("REMOTE_PORT")
         return {
             "id": f"{process}.{self._number}",
-            "peer": _shown(f"{environ.get('REMOTE_ADDR') or 'unix:'}{f':{port}' if port else ''}"),
+            "peer": _shown(_peer(environ)),
             "path": _shown(self._event.path),
             "handler": self._event.handler_name[:MOST_TEXT],
             "callback": self.callback,
@@ -131,6 +133,13 @@ class _Watched:
             "slow": self.slow,
             "numbers": [round(number, 4) for number in self.numbers],
         }
+
+
+def _peer(environ: WSGIEnvironment) -> str:
+    """Address and port of the client. If ProxyFix has put it there, the port is that of the proxy: left out."""
+    address, port = environ.get("REMOTE_ADDR") or "unix:", environ.get("REMOTE_PORT")
+    forwarded = environ.get("HTTP_X_FORWARDED_FOR", "").split(",")
+    return f"{address}:{port}" if port and address not in map(str.strip, forwarded) else address
 
 
 def _shown(text: str) -> str:
