@@ -35,7 +35,6 @@ from websock_gevent.signals import ConnectionStarted, SoFar, connection_started,
 from websock_gevent.testing import connect
 
 PHONE = {"width": 390, "height": 844}
-CELLS = ("peer", "path", "handler", "worker", "age", "mailbox", "unsent", "slowest callback")
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +182,13 @@ def test_a_blocked_callback_and_its_mailbox_are_seen(browser: Program) -> None:
         assert rows["/client/stuck"]["mailbox"] == "0 of 10"
         assert rows["/client/stuck"]["slowest callback"].endswith(" handle_in")
         view.do("see", "#connections td.bad[data-title='slowest callback']")
+
+
+def test_nothing_is_wider_than_a_phone(browser: Program, served: Server) -> None:
+    with looking(browser, served, PHONE) as view, client(served, f"/client/{'long' * 40}"):
+        view.waits_for(lambda rows: rows)
+        boxes = "[document.documentElement, ...document.querySelectorAll('section')]"
+        assert view.do("evaluate", f"{boxes}.every((box) => box.scrollWidth <= box.clientWidth)")
 
 
 def test_what_is_shown_is_sorted_and_bounded(browser: Program) -> None:
