@@ -8,6 +8,7 @@ import struct
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
 import gevent
@@ -35,6 +36,7 @@ from websockets.frames import Opcode
 from websock_gevent import ConnectionClosed, Mailbox, current
 from websock_gevent.inbox import ENOUGH
 from websock_gevent.legacy import BlockingWebSocket, blocking
+from websock_gevent.messages import BATCH
 
 
 class Played:
@@ -182,6 +184,94 @@ def test_receive_with_timeout_0_takes_what_is_there(raw: Raw) -> None:
         return ws.receive(timeout=0)
 
     assert played.do(send_and_poll) == "there"
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (masked(Opcode.PING, b"x") * 3 * BATCH + text("there"), "there"),
+        (masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.CONT, fin=False) * 1000 + masked(Opcode.CONT), "a"),
+        (masked(Opcode.BINARY, b"x" * 150_000), b"x" * 150_000),
+    ],
+    ids=["pings", "fragments", "long"],
+)
+def test_receive_with_timeout_0_takes_what_takes_several_turns(raw: Raw, sent: bytes, message: Any) -> None:
+    """To read, or to handle."""
+    played = Played()
+    sock, _ = raw(played)
+    sock.setsockopt(SOL_SOCKET, SO_SNDBUF, 1 << 20)
+
+    def send_and_poll(ws: BlockingWebSocket) -> list[Any]:
+        sock.sendall(sent)
+        return [ws.receive(timeout=0), ws.receive(timeout=0)]
+
+    assert played.do(send_and_poll) == [message, None]
+
+
+def test_receive_with_timeout_0_waits_for_nobody(raw: Raw) -> None:
+    """Neither for the rest of a message, nor for a peer that does not read; and at the end it tells of that."""
+    played = Played()
+    sock, _ = raw(played)
+
+    def poll(ws: BlockingWebSocket) -> Any:
+        sent = text("whole")
+        sock.sendall(sent[:7])
+        assert ws.receive(timeout=0) is None
+        sock.sendall(sent[7:])
+        assert ws.receive(timeout=0) == "whole"
+        while ws._connection.waiter.stalled is None:
+            ws.mailbox.push(b"x" * 100_000)
+        sock.sendall(text("not before it reads"))
+        assert ws.receive(timeout=0) is None
+        return "done"
+
+    assert played.do(poll) == "done"
+
+
+def test_receive_with_timeout_0_comes_back_though_pings_never_end(raw: Raw) -> None:
+    played = Played()
+    sock, _ = raw(played)
+
+    def send() -> None:
+        while True:
+            sock.sendall(masked(Opcode.PING, b"x") * BATCH)
+
+    def read() -> None:
+        while sock.recv(65536):
+            pass
+
+    others = [gevent.spawn(send), gevent.spawn(read)]
+    assert played.do(lambda ws: ws.receive(timeout=0)) is None
+    gevent.killall(others, timeout=DEADLINE)
+
+
+def test_receive_with_timeout_0_tells_of_the_end(raw: Raw) -> None:
+    played = Played()
+    sock, _ = raw(played)
+
+    def poll(ws: BlockingWebSocket) -> Any:
+        sock.sendall(text("last") + closing())
+        assert ws.receive(timeout=0) == "last"
+        with pytest.raises(ConnectionClosed):
+            ws.receive(timeout=0)
+        return "done"
+
+    assert played.do(poll) == "done"
+
+
+def test_receive_with_timeout_0_takes_nothing_from_who_waits(raw: Raw) -> None:
+    played = Played()
+    sock, _ = raw(played)
+    until(lambda: played.ws)
+    waits = gevent.spawn(played.ws.receive)
+    until(lambda: waits.gr_frame is not None)
+
+    def send_and_poll(ws: BlockingWebSocket) -> Any:
+        sock.sendall(text("for who waits"))
+        return ws.receive(timeout=0)
+
+    assert played.do(send_and_poll) is None
+    assert waits.get(timeout=DEADLINE) == "for who waits"
 
 
 @pytest.mark.parametrize("timeout", [-1, float("inf"), float("nan")])

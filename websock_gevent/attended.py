@@ -38,6 +38,8 @@ __all__ = ["AttendedConnection"]
 logger = logging.getLogger("websock_gevent")
 
 _OPEN, _CLOSED = Phase.OPEN, Phase.CLOSED
+#: Steps of a poll at the most, of which each takes 64 items or 256 KiB: an end for a peer that always has more pings.
+POLLS = 64
 
 
 class _Deferred(Exception):  # noqa: N818
@@ -231,11 +233,16 @@ class AttendedConnection(Connection):
             self.waiter.wake()
         return message
 
-    def poll(self) -> None:
-        """Have what is in the kernel already, without waiting."""
-        if self.waiter.resting:
+    def poll(self, wanted: Callable[[], object]) -> None:
+        """Have what is in the kernel already, until something wanted is there, without waiting for more."""
+        for _ in range(POLLS):
+            heard = self._deadlines.heard
+            if not self.waiter.resting:
+                break
             self.waiter.readable = True
             self._serve_until(lambda: True)
+            if wanted() or self._deadlines.heard == heard:
+                break
 
     def step(self) -> bool:
         """Do what there is to do now, and tell those who wait beside the greenlet that does it."""

@@ -228,7 +228,7 @@ class BlockingWebSocket(GeventWebSocket):
         if wanted():
             return
         if timeout == 0:
-            connection.poll()
+            connection.poll(wanted)
         else:
             connection.wait(wanted, timeout)
 
