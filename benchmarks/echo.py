@@ -16,6 +16,8 @@ from runner import SIZE, Kind, Scenario, size_of, window_columns
 
 __all__ = ["KIND"]
 
+LONG = 1 << 13
+
 
 def parse(found: re.Match[str]) -> Scenario:
     connections, depth, size, extra, fragments = found.groups()
@@ -24,7 +26,7 @@ def parse(found: re.Match[str]) -> Scenario:
         arguments += ["--fragments", fragments]
     if extra == "deflate":
         return Scenario(found[0], (*arguments, "--deflate"), needs="deflate")
-    return Scenario(found[0], tuple(arguments))
+    return Scenario(found[0], tuple(arguments), needs="echo long" if int(size_of(size)) > LONG else "echo")
 
 
 KIND = Kind(

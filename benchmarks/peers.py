@@ -17,11 +17,13 @@ __all__ = ["OURS", "REFERENCE", "SERVERS", "checkout", "revision", "with_options
 
 OURS = "websock_gevent/gunicorn"
 REFERENCE = "gevent-websocket/pywsgi"
+BARE = "a bare loop in Flask/gunicorn"
 EVERYTHING = COMMON | {"deflate", "queue", "topics"}
 GEVENT_WEBSOCKET_WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
 COMPRESSING = COMMON | {"deflate"}
 IDLE = frozenset({"idle"})
-BLOCKING = frozenset({"echo", "idle"})
+BLOCKING = frozenset({"echo", "long", "idle"})
+SHORT = frozenset({"echo", "idle"})
 EPOLL = HERE / "apps" / "epoll_echo.c"
 
 
@@ -129,7 +131,8 @@ SERVERS = (
         ("{port}",),
         program=str(BUILD / "epoll_echo"),
         probe=(sys.executable, str(HERE / "native.py"), str(EPOLL)),
-        offers=frozenset({"echo", "fanout", "idle"}),
+        offers=frozenset({"echo", "long", "fanout", "idle"}),
     ),
+    Server(BARE, "gunicorn, gevent, flask", gunicorn("bare_flask:app", "gevent"), offers=SHORT),
     Server("a WSGI application, waiting/gunicorn", "gunicorn, gevent", gunicorn("waiting:app", "gevent"), offers=IDLE),
 )

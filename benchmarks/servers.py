@@ -24,7 +24,7 @@ ROOT = HERE.parent
 APPS = HERE / "apps"
 START_LIMIT = 20.0
 STOP_LIMIT = 5.0
-COMMON = frozenset({"echo", "fanout", "blocking", "idle"})
+COMMON = frozenset({"echo", "long", "fanout", "blocking", "idle"})
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Server:
         arguments: For the program, run in apps/; {port} is filled in.
         program: What is run; empty for the Python interpreter.
         probe: A command that succeeds where the server can be had; empty to import the modules.
-        offers: What it can be measured for: "echo", "fanout", "blocking", "idle", "deflate", "queue", "topics".
+        offers: What it can be measured for: "echo", "long" (messages that come in several pieces), "fanout",
+            "blocking", "idle", "deflate", "queue", "topics".
         tree: The checkout that websock_gevent is taken from.
         settings: Environment variables for its application.
         group: The entry it is a variant of; empty if it is none.
