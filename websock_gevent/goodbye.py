@@ -92,12 +92,13 @@ class Goodbye:
         return True
 
     def _drain(self) -> bool:
-        if not self._half_closed:
-            self._half_closed = True
-            self._deadlines.fix(self._seconds)
+        first, self._half_closed = not self._half_closed, True
+        if first:
             self._websocket.half_close()
         received = self._websocket.discard()
         self._waiter.readable = False
         self._discarded += max(received, 0)
         self.done = received == 0 or self._discarded > DISCARD
+        if first and not self.done:
+            self._deadlines.fix(self._seconds)
         return received > 0

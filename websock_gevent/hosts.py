@@ -76,25 +76,30 @@ def drain(seconds: float | None = None, share: float | None = None) -> int:
     return sum(map(len, drainers))
 
 
-def drainer_of(start_response: StartResponse | None = None) -> Drainer:
+def drainer_of(start_response: StartResponse | None = None, found: Drainer | None = None) -> Drainer:
     """Return the drainer of whoever serves the request that the calling greenlet or thread is about.
 
     Args:
         start_response: If it is there already, a pywsgi server is found behind it in any greenlet.
+        found: By an earlier look at the same request. Another one is needed only if that found nobody.
     """
-    worker, server = _worker(), _server(start_response)
-    if worker is not None and server is not None:
-        _listeners.add(server)
-    host = worker or server
-    drainer = prepare(host)
+    worker = _worker()
+    if found is None or found is _process:
+        server = _server(start_response)
+        if worker is not None and server is not None:
+            _listeners.add(server)
+        found = prepare(worker or server)
     if worker is not None and not worker.alive:
-        drainer.draining = True  # what `_watch` is about to notice
-    return drainer
+        found.draining = True  # what `_watch` is about to notice
+    return found
 
 
 def warn_if_full(drainer: Drainer) -> None:
     """Tell the log, once, that the connection just added is the last one there is room for."""
-    worker, server = _worker(), _server(None)
+    server = _server(None)
+    if server is not None and server.pool is not None and server.pool.free_count():
+        return
+    worker = _worker()
     host = worker or server
     limit = _limit_reached(worker, server, len(drainer))
     if limit and host not in _full:
@@ -103,10 +108,10 @@ def warn_if_full(drainer: Drainer) -> None:
 
 
 def _limit_reached(worker: Any, server: Any, count: int) -> str:
-    """Name the limit that so many open connections have used up; empty if there is room."""
+    """Name the limit that so many open connections have used up; empty if there is room. A pool has none left."""
     if server is not None and server.pool is not None:
-        size, name = server.pool.size, "worker_connections" if worker is not None else "the server's pool"
-        return f"{name} is {size}" if not server.pool.free_count() else ""
+        name = "worker_connections" if worker is not None else "the server's pool"
+        return f"{name} is {server.pool.size}"
     threads = getattr(worker, "tpool", None) and worker.cfg.threads
     return f"threads is {threads}" if threads and count >= threads else ""
 

@@ -16,6 +16,8 @@ __all__ = ["Options", "Origins", "Overrides"]
 
 #: ``None`` for the request's own host, ``"*"`` for any, or a list of ``scheme://host[:port]``.
 Origins = Literal["*"] | Sequence[str] | None
+#: What ``compress=True`` means.
+_DEFLATE = Deflate()
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Options:
     @property
     def deflate(self) -> Deflate | None:
         """How to compress; ``None`` if not at all."""
-        return self.compress if isinstance(self.compress, Deflate) else Deflate() if self.compress else None
+        return self.compress if isinstance(self.compress, Deflate) else _DEFLATE if self.compress else None
 
     def updated(self, changes: Overrides) -> Options:
         """Return a copy with some options changed.

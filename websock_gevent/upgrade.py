@@ -92,14 +92,15 @@ def upgrade(
 class UpgradeResponse(Response):
     """A 101 response. Made by `upgrade`."""
 
+    default_mimetype = None  # it has no body
+
     def plan(self, handler: Any, state: Any, options: Options) -> None:
         """Note what is to run."""
-        self._plan = handler, state, options
+        self._handler, self._state, self._options = handler, state, options
+        self._drainer: Drainer | None = None
         self._sender = handler.function if isinstance(handler, Blocking) else handler  # of signals
         self._agreed: tuple[Agreement, Deflate] | None = None
         self._validated = False
-        for name in ("Content-Type", "Content-Length"):
-            self.headers.pop(name, None)
 
     def validate(self, environ: WSGIEnvironment) -> None:
         """Check the request and set the headers of the handshake.
@@ -108,15 +109,15 @@ class UpgradeResponse(Response):
             werkzeug.exceptions.HTTPException: it is refused.
         """
         try:
-            self._check(environ, drainer_of())
+            self._drainer = drainer_of(found=self._drainer)
+            self._check(environ, self._drainer)
         except exceptions.HTTPException as refusal:
             self._refuse(environ, refusal)
             raise
         if not servers.is_upgraded(environ):
-            options = self._plan[2]
-            for name, value in handshake.accept_headers(environ, options):
+            for name, value in handshake.accept_headers(environ, self._options):
                 self.headers[name] = value
-            self._agree(environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", ""), options.deflate)
+            self._agree(environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", ""), self._options.deflate)
         self._validated = True
 
     def _agree(self, offers: str, settings: Deflate | None) -> None:
@@ -127,14 +128,14 @@ class UpgradeResponse(Response):
 
     def _check(self, environ: WSGIEnvironment, drainer: Drainer) -> None:
         if not servers.is_stream(environ):
-            handshake.check(environ, self._plan[2])
+            handshake.check(environ, self._options)
         obstacle = servers.obstacle(environ)
         if obstacle is not None:
             raise exceptions.NotImplemented(obstacle)
         self._refuse_without_room(drainer)
 
     def _refuse_without_room(self, drainer: Drainer) -> None:
-        options = self._plan[2]
+        options = self._options
         if drainer.draining:
             text = "The server is about to end. Connect again: another one will answer."
         elif options.idle == "parked" and drainer.parked >= options.max_connections:
@@ -161,7 +162,7 @@ class UpgradeResponse(Response):
         Raises:
             werkzeug.exceptions.HTTPException: the request is refused.
         """
-        drainer = drainer_of(start_response)
+        self._drainer = drainer = drainer_of(start_response, self._drainer)
         if not self._validated:
             self.validate(environ)
         try:
@@ -174,8 +175,8 @@ class UpgradeResponse(Response):
 
     def open(self, environ: WSGIEnvironment, hand_over: servers.HandOver) -> tuple[Connection, bool]:
         """Build the connection, and put its 101 on the wire. Tell whether it is parked."""
-        handler, state, options = self._plan
-        attended = isinstance(handler, Blocking)
+        options = self._options
+        attended = isinstance(self._handler, Blocking)
         kept = _keep(hand_over) if options.idle == "parked" and not attended else None
         parts, agreed = parts_for(self._sender), self._agreed
         websocket = WebSocket(
@@ -196,7 +197,7 @@ class UpgradeResponse(Response):
             websocket.out.append(self._head())
             websocket.flush()
         made = AttendedConnection if attended else Connection
-        return parts.connection(made, websocket, handler, state, options), kept is not None
+        return parts.connection(made, websocket, self._handler, self._state, options), kept is not None
 
     def _head(self) -> bytes:
         """The same bytes on every server: HTTP/1.1, one ``Connection``, nothing about a body (RFC 6455 §4.2.2)."""
