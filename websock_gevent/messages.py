@@ -181,10 +181,11 @@ class MessageReader:
         self._check(first, second)
         opcode, length = first & 0x0F, second & 0x7F
         if length > MAX_CONTROL:
-            unpack, start = (_LENGTH_16, start + 2) if length == 126 else (_LENGTH_64, start + 8)
+            at = start
+            unpack, start, least = (_LENGTH_16, at + 2, 126) if length == 126 else (_LENGTH_64, at + 8, 65536)
             if len(data) < start:
                 return None
-            least, (length,) = (126, unpack(data, start - 2)) if length == 126 else (65536, unpack(data, start - 8))
+            (length,) = unpack(data, at)
             if not least <= length < 1 << 63:
                 raise ProtocolError(f"payload length {length} is not in its minimal encoding (RFC 6455 §5.2)")
         if opcode < CLOSE:

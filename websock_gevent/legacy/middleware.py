@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..attended import AttendedConnection
     from ..lives import Life
     from ..options import Overrides
+
 __all__ = ["WebSocketMiddleware"]
 
 
