@@ -7,11 +7,11 @@ what was measured.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from growth import SERIES
-from peers import OURS, REFERENCE
+from peers import BARE, OURS, REFERENCE
 from results import Run, ratios
 from tables import render, show
 
@@ -56,6 +56,7 @@ class Verdict:
     high: float = 0.0
     by_cpu: float | None = None
     failed: bool = False  # our server did, in every round
+    bare: float | None = None  # measured of a loop that keeps no promise, in the place of our server
 
     @property
     def met(self) -> bool | None:
@@ -125,11 +126,13 @@ def judge(bars: Sequence[Bar], run: Run) -> list[Verdict]:
         values = _values(bar, run, bar.figure)
         costs = _values(bar, run, "cpu_us") if bar.figure == "per_s" else []
         by_cpu = 1 / median(costs) if costs else None
+        bare = _values(replace(bar, server=BARE), run, bar.figure) if bar.server == OURS else []
         failed = not values and any(one.error for one in run.of(bar.scenario, bar.server, bool(bar.than_scenario)))
+        limit = median(bare) if bare else None
         if values:
-            verdicts.append(Verdict(bar, median(values), min(values), max(values), by_cpu))
+            verdicts.append(Verdict(bar, median(values), min(values), max(values), by_cpu, bare=limit))
         else:
-            verdicts.append(Verdict(bar, None, failed=failed))
+            verdicts.append(Verdict(bar, None, failed=failed, bare=limit))
     return verdicts
 
 
@@ -140,14 +143,16 @@ WORDS = {True: "met", False: "**MISSED**", None: "not measured"}
 def table(verdicts: Sequence[Verdict], everything: bool = True) -> str:
     """Each bar and its verdict; only those that were measured unless `everything` is set.
 
-    *By CPU* is the same ratio made of CPU time per message. It decides nothing, but it tells where another program, or
-    the load generator, was the limit rather than the two servers.
+    *A bare loop* is what would be measured of the least that a Flask view can do (apps/bare_flask.py): a bar beyond it
+    cannot be reached there. *By CPU* is the same ratio made of CPU time per message. It decides nothing, but it tells
+    where another program, or the load generator, was the limit rather than the two servers.
     """
-    rows = [["server", "what", "bar", "", "measured", "min..max", "by CPU"]]
+    rows = [["server", "what", "bar", "", "measured", "min..max", "by CPU", "a bare loop"]]
     for one in verdicts:
         bar = one.bar
         what = f"{bar.scenario} {FIGURES[bar.figure]}" if bar.figure else f"steepest growth with {bar.steepest}"
         spread = "-" if one.measured is None else f"{show(one.low)}..{show(one.high)}"
         if everything or one.met is not None:
-            rows.append([bar.server, what, str(bar), WORDS[one.met], show(one.measured), spread, show(one.by_cpu)])
+            figures = [show(one.measured), spread, show(one.by_cpu), show(one.bare)]
+            rows.append([bar.server, what, str(bar), WORDS[one.met], *figures])
     return render(rows, words=4)

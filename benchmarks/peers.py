@@ -13,7 +13,7 @@ from pathlib import Path
 from native import BUILD
 from servers import COMMON, HERE, ROOT, Server, gunicorn
 
-__all__ = ["OURS", "REFERENCE", "SERVERS", "checkout", "revision", "with_options", "with_tree"]
+__all__ = ["BARE", "OURS", "REFERENCE", "SERVERS", "checkout", "revision", "with_options", "with_tree"]
 
 OURS = "websock_gevent/gunicorn"
 REFERENCE = "gevent-websocket/pywsgi"

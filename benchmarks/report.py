@@ -120,10 +120,14 @@ def facts(run: Run) -> str:
     return "\n".join(lines)
 
 
+def _missed(one: Verdict) -> str:
+    bare = f", a bare loop {show(one.bare)}" if one.bare is not None else ""
+    return f"{one.bar.scenario or one.bar.steepest} {one.bar} (is {show(one.measured)}{bare})"
+
+
 def summary(verdicts: Sequence[Verdict]) -> str:
     """One sentence that hides nothing."""
-    missed = [f"{one.bar.scenario or one.bar.steepest} {one.bar} (is {show(one.measured)})" for one in verdicts
-              if one.met is False]  # fmt: skip
+    missed = [_missed(one) for one in verdicts if one.met is False]
     met, unknown = sum(one.met is True for one in verdicts), sum(one.met is None for one in verdicts)
     text = f"Of the {len(verdicts)} bars we set ourselves, {met} are met"
     text += f" and {unknown} could not be measured" if unknown else ""
@@ -149,8 +153,9 @@ def document(run: Run, pictures: Sequence[Path]) -> str:
 INTRODUCTION = """
 Messages a second, and in brackets how many times as many as gevent-websocket on pywsgi in the same round; medians of
 {rounds} interleaved rounds, one core for the server, every byte that comes back compared. Ratios travel, absolute
-figures do not. The C server does as little as a correct one can: it is the limit. Cowboy and Bandit were measured in
-another run.
+figures do not. The C server does as little as a correct one can: it is the limit. The bare loop does as little as a
+Flask view under gunicorn can, and keeps no promise: it is the limit of any engine in Python there. Cowboy and Bandit
+were measured in another run.
 """
 SHORT = """
 Echoes a second, one core for the server, medians of {rounds} interleaved rounds on one machine (``{made}``).
