@@ -26,18 +26,21 @@ def parse(found: re.Match[str]) -> Scenario:
         arguments += ["--fragments", fragments]
     if extra == "deflate":
         return Scenario(found[0], (*arguments, "--deflate"), needs="deflate")
+    if extra == "binary":
+        arguments.append("--binary")
     return Scenario(found[0], tuple(arguments), needs="echo long" if int(size_of(size)) > LONG else "echo")
 
 
 KIND = Kind(
     name="echo",
-    pattern=rf"(\d+)x(\d+)x({SIZE})(?:\+(deflate|fragments=(\d+)))?",
+    pattern=rf"(\d+)x(\d+)x({SIZE})(?:\+(deflate|binary|fragments=(\d+)))?",
     parse=parse,
     scenarios=(
         "1x1x32",
         "100x1x32",
         "100x1x1KiB",
         "100x1x64KiB",
+        "100x1x64KiB+binary",
         "1000x1x128",
         "10x16x128",
         "1x1x16MiB",
@@ -45,7 +48,7 @@ KIND = Kind(
         "100x1x64KiB+deflate",
     ),
     columns=window_columns("msg"),
-    help="echo: CONNECTIONSxIN-FLIGHT-ON-EACHxBYTES[KiB|MiB][+deflate|+fragments=N]",
+    help="echo: CONNECTIONSxIN-FLIGHT-ON-EACHxBYTES[KiB|MiB][+deflate|+binary|+fragments=N]",
 )
 
 
