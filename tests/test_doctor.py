@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import pytest
 from blocks import block
+from others import FLASK_SOCKETS, sdist
 from redis_servers import RedisServer, redis_server
 from serving import DEADLINE, free_port, gunicorn_target
 
@@ -520,6 +521,28 @@ def test_websocket_views_on_plain_rules(patient: Patient) -> None:
 def test_no_websocket_route_at_all(patient: Patient) -> None:
     patient.write("app.py", "from flask import Flask\napp = Flask(__name__)")
     assert patient.report().line("routes")[:2] == ("warning", "none of 1 is for WebSockets")
+
+
+@pytest.mark.parametrize(
+    ("more", "subject", "seen"),
+    [
+        ("", "routes", "no request matches those of Flask-Sockets"),
+        (
+            "sockets.register_blueprint(Blueprint('ws', __name__))",
+            "application",
+            r"cannot be loaded: .*flask_sockets\.py",
+        ),
+    ],
+)
+def test_flask_sockets_is_to_be_replaced(patient: Patient, more: str, subject: str, seen: str) -> None:
+    old = "from flask import Blueprint, Flask\nfrom flask_sockets import Sockets\napp = Flask(__name__)\n"
+    patient.write("app.py", f"{old}sockets = Sockets(app)\n{more}\n")
+    patient.env["PYTHONPATH"] = str(sdist(FLASK_SOCKETS))
+    report = patient.report()
+    assert report.bad() == [f"problem {subject}"]
+    assert (
+        re.search(seen, report.line(subject)[1]) and "websock_gevent.legacy import Sockets" in report.line(subject)[2]
+    )
 
 
 def test_a_flask_application_behind_a_middleware(patient: Patient) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..pubsub.pubsub import PubSub
 from . import application, patching, redis, settings
 from .findings import Finding, ok, problem, warning
-from .routes import routes
+from .routes import NOT_FLASK_SOCKETS, routes
 
 __all__ = ["Questions"]
 
@@ -56,7 +56,8 @@ def answer(questions: Questions) -> Iterator[Finding]:
     try:
         app, found = _load(questions.uri, cfg)
     except application.Broken as error:
-        yield problem("application", f"{questions.uri} cannot be loaded: {error}", "correct it; gunicorn fails alike")
+        advice = NOT_FLASK_SOCKETS if "flask_sockets.py" in str(error) else "correct it; gunicorn fails alike"
+        yield problem("application", f"{questions.uri} cannot be loaded: {error}", advice)
     if cfg is not None:
         yield from settings.judge(cfg, questions.connections)
     if app is not None:

@@ -12,9 +12,11 @@ from typing import Any
 import websock_gevent
 
 from .application import flask_of, layers, resource_apps
-from .findings import Finding, ok, warning
+from .findings import Finding, ok, problem, warning
 
-__all__ = ["routes"]
+__all__ = ["NOT_FLASK_SOCKETS", "routes"]
+
+NOT_FLASK_SOCKETS = "from websock_gevent.legacy import Sockets, in place of flask_sockets"
 
 _REGISTER = "@websock_gevent.flask.websocket(app, rule), or @app.route(rule, websocket=True)"
 _WRAP = "app.wsgi_app = WebSocketMiddleware(app.wsgi_app) of websock_gevent.legacy, before other middlewares"
@@ -27,7 +29,9 @@ def routes(app: Any) -> Iterator[Finding]:
     middlewares = [layer for layer in layers(app) if module and isinstance(layer, module.WebSocketMiddleware)]
     found = {path for around in middlewares for path in _sockets_of(around.app)}
     flask = flask_of(app)
-    if flask is not None:
+    if any(type(layer).__module__ == "flask_sockets" for layer in layers(app)):
+        yield problem("routes", "no request matches those of Flask-Sockets", NOT_FLASK_SOCKETS)
+    elif flask is not None:
         yield from _flask_routes(flask, any(around.flask is flask for around in middlewares), found)
     elif found:
         yield _listed(found)
