@@ -278,6 +278,7 @@ def come_in(browser: Program, server: Server, name: str) -> Page:
     """Log in at the tutorial's door."""
     page = Page(browser, name)
     page.do("open", server.url(), DESKTOP)
+    page.do("see", "label[for=name]", "Your name")
     page.do("fill", "#name", name)
     page.do("click", "#enter")
     page.do("see", "#log li", f"Welcome, {name}")
