@@ -124,6 +124,21 @@ def test_the_chat_after(tmp_path: Path) -> None:
         chats(server.url("/chat", "ws"))
 
 
+def test_a_program_that_serves_itself(tmp_path: Path) -> None:
+    """Once with gevent-websocket's handler, and once as the page says."""
+    *gone, came = (line[1:] for line in block("migration-main-diff").text.splitlines())
+    for version in (gone, [came]):
+        port = free_port()
+        lines = [block("migration-gevent").text, "from gevent import pywsgi", *version, "server.serve_forever()"]
+        (tmp_path / "own.py").write_text("\n".join(lines).replace('("", 5000)', f'("127.0.0.1", {port})'))
+        program = Program([sys.executable, str(tmp_path / "own.py")])
+        try:
+            program.wait_for_port(port)
+            chats(f"ws://127.0.0.1:{port}/chat")
+        finally:
+            program.end()
+
+
 def facts(server: Server) -> Any:
     """What an application sees of a client that offers two subprotocols, sends bytes from another site, and goes."""
     headers = {"Origin": "https://elsewhere.example"}

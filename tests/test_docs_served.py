@@ -65,6 +65,19 @@ def test_gunicorn_serves_the_first_ten_lines(command: str, tmp_path: Path) -> No
         assert server.get("/echo").status == 426
 
 
+@pytest.mark.parametrize("command", ["readme-try", "index-try"])
+def test_what_is_typed_comes_back(command: str, tmp_path: Path) -> None:
+    with served(tmp_path, "index-app") as server:
+        program, *words = shlex.split(block(command).text.replace("127.0.0.1:8000", server.host))
+        assert program == "python"
+        typing = Program([sys.executable, *words], env=environment(tmp_path), stdin=True)
+        try:
+            typing.write("hello")
+            typing.wait_for_log("< hello$")
+        finally:
+            typing.end()
+
+
 def test_who_asks_as_a_browser_does_is_told_why(tmp_path: Path) -> None:
     """What curl is told to send, sent without curl, which is not everywhere."""
     program, *words = shlex.split(block("errors-curl").text)
@@ -117,7 +130,8 @@ def test_a_script_reaches_the_page(redis: RedisServer, tmp_path: Path) -> None:
         assert server.get("/notifications").status == 426
         with client(server, "/notifications?user=ann") as ann, client(server, "/notifications?user=bob") as bob:
             settled(ann, bob)
-            assert shell(line, tmp_path, REDIS_URL=redis.url) == ""
+            export = block("push-redis").text.replace("redis://127.0.0.1:6379", redis.url)
+            assert shell(export + line, tmp_path) == ""
             assert received(ann) == {"text": "Your parcel is on its way."}
             shell(line.replace("ann", "bob").replace("parcel", "letter"), tmp_path, REDIS_URL=redis.url)
             assert received(bob) == {"text": "Your letter is on its way."}
