@@ -20,7 +20,7 @@ from geventwebsocket.server import WebSocketServer
 from kinds import Kind
 from raw import Raw, close_frame, masked, new_key, unmasked
 from serving import DEADLINE, OLDEST_GUNICORN, Server, flask_run, gunicorn, pywsgi
-from support import Diary, application, handshake, read_head
+from support import Diary, application, handshake, read_head, until
 from websockets.frames import Opcode
 
 from websock_gevent import DrainSettings, configure_drain, drain
@@ -357,7 +357,7 @@ def test_a_reload_of_werkzeugs_says_goodbye(tmp_path: Path) -> None:
         watched.write_text("from served import app  # changed\n")
         for raw in opened.values():
             say_goodbye(raw)
-        assert endings(server.log(), opened)
+        until(lambda: endings(server.log(), opened))  # of two threads that write at once, one may write for both
         with clients(server, 1):
             pass
 
