@@ -12,7 +12,9 @@ from versions import OLDEST, ROOT, bounds, interpreters, supported
 
 def test_the_oldest_versions_are_those_of_setup_cfg() -> None:
     lines = [line for line in OLDEST.read_text().splitlines() if not line.startswith("#")]
-    assert dict(line.split("==") for line in lines) == bounds()
+    oldest = dict(line.split("==") for line in lines)
+    del oldest["greenlet"]  # gevent's own requirement
+    assert oldest == bounds()
 
 
 def test_every_requirement_has_a_lower_bound() -> None:
