@@ -16,6 +16,7 @@ import matplotlib
 from growth import SERIES, Series
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from peers import OURS
 from results import Run, middle
 
@@ -51,6 +52,8 @@ def _bars(axes: Axes, run: Run, scenario: str) -> None:
     )
     axes.set_title(scenario)
     axes.set_xlabel("per second")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _percentiles(axes: Axes, run: Run, scenario: str) -> None:
