@@ -855,6 +855,8 @@ def test_across_workers(redis: RedisServer, worker: str) -> None:
         assert one.do("list", "lobby") == {"bob": [{"page": 2}]}
         address = two.do("address")
         one.do("monitor", address)
+        one.do("send", address, "behind the question for its end")
+        assert "behind the question for its end" in two.wait_for(4)
         two.close()
         expected = [
             ["join", "lobby", "bob", {"page": 2}],
