@@ -11,12 +11,13 @@ Refuses to know sockets, handlers, and what is answered to an item.
 
 from __future__ import annotations
 
-from codecs import IncrementalDecoder, getincrementaldecoder
 from struct import Struct
 
+from .allocator import expect
 from .deflate import SHORT, Inflater
 from .errors import MessageTooBig, ProtocolError
 from .frames import BINARY, CLOSE, CONTINUATION, MAX_CONTROL, PING, PONG, RSV1, TEXT, apply_mask
+from .unfinished import UnfinishedBinary, UnfinishedText, bad_text
 
 __all__ = ["BATCH", "BATCH_SIZE", "Item", "MessageReader"]
 
@@ -33,9 +34,6 @@ _FRAGMENTS = 128
 _PAUSE: Item = (CONTINUATION, b"")
 _LENGTH_16 = Struct("!H").unpack_from
 _LENGTH_64 = Struct("!Q").unpack_from
-_utf8_decoder = getincrementaldecoder("utf-8")
-#: The state of a decoder between two characters. It need not see what is ASCII then.
-_NO_CHARACTER_BEGUN = (b"", 0)
 
 
 class MessageReader:
@@ -66,7 +64,6 @@ class MessageReader:
         "_pos",
         "_remaining",
         "_short",
-        "_validator",
         "errors",
         "unread",
     )
@@ -80,10 +77,9 @@ class MessageReader:
         self.errors = "strict" if validate_utf8 else "surrogateescape"
         self.unread = b""
         self._pos = 0
-        # The open message: its opcode (0 if there is none), its bytes so far, and what checks them if it is TEXT.
+        # The open message: its opcode (0 if there is none), and what has come of it.
         self._opcode = 0
-        self._message: bytes | bytearray = b""
-        self._validator: IncrementalDecoder | None = None
+        self._message: UnfinishedBinary | UnfinishedText | None = None
         self._inflater = inflater
         self._deflated = False
         self._more = False  # of what has been taken is to be inflated before anything else
@@ -136,7 +132,7 @@ class MessageReader:
                 try:
                     return TEXT, payload.decode("utf-8", self.errors)
                 except UnicodeDecodeError as error:
-                    raise _bad_text(error) from None
+                    raise bad_text(error) from None
         return self._next_item()
 
     def _next_item(self) -> Item | None:
@@ -170,6 +166,7 @@ class MessageReader:
         """Make an item of a frame that is one."""
         if self._inflater is not None and self._deflated and opcode < CLOSE:
             payload = self._inflater.inflate_whole(payload, self._max_message)
+        expect(len(payload))
         return (TEXT, self._decoded(payload)) if opcode == TEXT else (opcode, payload)
 
     def _header(self) -> tuple[int, int, int] | None:
@@ -220,7 +217,7 @@ class MessageReader:
     def _check_size(self, length: int) -> None:
         if length > self._max_frame:
             raise MessageTooBig(f"frame of {length} bytes, max_frame_size is {self._max_frame} (RFC 6455 §10.4)")
-        size = len(self._message) + length
+        size = length if self._message is None else self._message.size + length
         if size > self._max_message and not self._deflated:  # what is compressed is measured when it is inflated
             raise MessageTooBig(f"message of {size} bytes, max_message_size is {self._max_message} (RFC 6455 §10.4)")
 
@@ -231,8 +228,7 @@ class MessageReader:
         self._pos = start
         if opcode != CONTINUATION:
             self._opcode = opcode
-            self._message = bytearray()
-            self._validator = _utf8_decoder() if opcode == TEXT and self.errors == "strict" else None
+            self._message = UnfinishedText(self.errors) if opcode == TEXT else UnfinishedBinary()
 
     def _take(self, start: int, length: int) -> bytes:
         """Unmask a payload that is there as a whole, and go on behind it."""
@@ -250,16 +246,14 @@ class MessageReader:
 
     def _append(self, chunk: bytes) -> None:
         """Append a piece of payload, inflated if need be, to the open message."""
+        assert self._message is not None
         if self._deflated:
-            chunk = self._inflate(chunk)
-        self._message += chunk
-        if self._validator is not None and not (chunk.isascii() and self._validator.getstate() == _NO_CHARACTER_BEGUN):
-            _validate(self._validator, chunk)
+            chunk = self._inflate(chunk, self._max_message - self._message.size)
+        self._message.add(chunk)
 
-    def _inflate(self, chunk: bytes) -> bytes:
+    def _inflate(self, chunk: bytes, room: int) -> bytes:
         """Decompress the next piece of the open message, and note what is left of it."""
         assert self._inflater is not None
-        room = self._max_message - len(self._message)
         inflated = self._inflater.inflate(chunk, room)
         self._more = self._inflater.more
         if self._final and not self._in_frame and not self._more:
@@ -268,37 +262,20 @@ class MessageReader:
 
     def free(self) -> None:
         """Give back what is held, of decompressing and of an open message. Nothing can be read any more."""
-        self._inflater = self._validator = None
+        self._inflater = self._message = None
         self._more = False
         self.unread = b""
-        self._message = b""
 
     def _finish(self) -> Item:
         """Close the open message and return it."""
         opcode, message = self._opcode, self._message
-        self._opcode = 0
-        self._message = b""
-        self._validator = None
-        return (TEXT, self._decoded(message)) if opcode == TEXT else (BINARY, bytes(message))
+        self._opcode, self._message = 0, None
+        assert message is not None
+        expect(message.size)
+        return opcode, message.finish()
 
-    def _decoded(self, payload: bytes | bytearray) -> str:
+    def _decoded(self, payload: bytes) -> str:
         try:
-            return str(payload, "utf-8", self.errors)
+            return payload.decode("utf-8", self.errors)
         except UnicodeDecodeError as error:
-            raise _bad_text(error) from None
-
-
-def _validate(validator: IncrementalDecoder, chunk: bytes) -> None:
-    """Look at the next bytes of a text."""
-    try:
-        validator.decode(chunk)
-    except UnicodeDecodeError as error:
-        raise _bad_text(error) from None
-    begun = validator.getstate()[0]
-    if begun[:1] == b"\xed" and begun[1:] >= b"\xa0":
-        # Python waits for the third byte of a surrogate, though the second shows that it is one.
-        raise ProtocolError("text is not UTF-8: surrogates are not allowed (RFC 6455 §8.1)", 1007)
-
-
-def _bad_text(error: UnicodeDecodeError) -> ProtocolError:
-    return ProtocolError(f"text is not UTF-8: {error.reason} (RFC 6455 §8.1)", 1007)
+            raise bad_text(error) from None

@@ -131,7 +131,7 @@ def _check_close(payload: bytes, strict: bool) -> None:
 
 def _check_memory(reader: MessageReader, rules: Rules) -> None:
     """What waits is a message within its limits, and the beginning of a header or of a control frame."""
-    assert len(reader._message) <= rules.max_message
+    assert reader._message is None or reader._message.size <= rules.max_message
     left = len(reader.unread) - reader._pos
     assert left < 6 + 125 and (left or not reader.unread)
 
