@@ -531,6 +531,22 @@ def test_a_long_message_costs_its_payload_while_it_comes() -> None:
     assert peak < 2.5 * size
 
 
+@pytest.mark.parametrize("opcode", [TEXT, BINARY], ids=["text", "binary"])
+def test_an_unfinished_message_costs_no_more_than_its_payload_whatever_is_in_it(opcode: int) -> None:
+    """A character outside the BMP makes each one of a ``str`` take four bytes."""
+    piece = b"x" * 65_532 + "🎈".encode()
+    wire = begin(opcode, piece) + 60 * go_on(piece)
+    size = 61 * len(piece)
+
+    def work() -> MessageReader:
+        reader = make_reader()
+        assert take(reader, *(wire[at : at + 65536] for at in range(0, len(wire), 65536))) == []
+        return reader
+
+    work()
+    assert size <= allocated(work)[0] < 1.25 * size
+
+
 @pytest.mark.parametrize(
     "wire",
     [

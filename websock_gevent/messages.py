@@ -17,7 +17,7 @@ from .allocator import expect
 from .deflate import SHORT, Inflater
 from .errors import MessageTooBig, ProtocolError
 from .frames import BINARY, CLOSE, CONTINUATION, MAX_CONTROL, PING, PONG, RSV1, TEXT, apply_mask
-from .unfinished import UnfinishedBinary, UnfinishedText, bad_text
+from .unfinished import UnfinishedBinary, UnfinishedText, bad_text, decoded
 
 __all__ = ["BATCH", "BATCH_SIZE", "Item", "MessageReader"]
 
@@ -167,7 +167,7 @@ class MessageReader:
         if self._inflater is not None and self._deflated and opcode < CLOSE:
             payload = self._inflater.inflate_whole(payload, self._max_message)
         expect(len(payload))
-        return (TEXT, self._decoded(payload)) if opcode == TEXT else (opcode, payload)
+        return (TEXT, decoded(payload, self.errors)) if opcode == TEXT else (opcode, payload)
 
     def _header(self) -> tuple[int, int, int] | None:
         """Check the next frame's header; return opcode, payload length, and where the payload begins."""
@@ -273,9 +273,3 @@ class MessageReader:
         assert message is not None
         expect(message.size)
         return opcode, message.finish()
-
-    def _decoded(self, payload: bytes) -> str:
-        try:
-            return payload.decode("utf-8", self.errors)
-        except UnicodeDecodeError as error:
-            raise bad_text(error) from None

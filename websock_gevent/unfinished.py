@@ -1,23 +1,23 @@
 """A message of which a part has come: RFC 6455 §5.4, and frames whose payload the network hands over piece by piece.
 
-Owns what is kept of it until the rest is there. Buffers grow with what has come, never with what was announced, and
-become the message without being copied once more: of a long message that is the greater part of its cost, since memory
-of that size comes from the kernel page by page. Text is decoded as it comes, so it is refused at its first bad byte.
-Refuses to know frames, masks and limits.
+Owns what is kept of it until the rest is there. The buffer grows with what has come, never with what was announced, and
+costs its payload, however many pieces it comes in, and whatever is in them: text is looked at as it comes, and refused
+at its first bad byte, but stays bytes until it is whole, since a character may take four times as much in a ``str``.
+Binary becomes the message without being copied. Refuses to know frames, masks and limits.
 """
 
 from __future__ import annotations
 
-from codecs import getincrementaldecoder
-from io import BytesIO, StringIO
+from codecs import IncrementalDecoder, getincrementaldecoder
+from io import BytesIO
 
 from .errors import ProtocolError
 
-__all__ = ["UnfinishedBinary", "UnfinishedText", "bad_text"]
+__all__ = ["UnfinishedBinary", "UnfinishedText", "bad_text", "decoded"]
 
 _decoder = getincrementaldecoder("utf-8")
-#: Characters that are gathered before they are handed to the buffer, which may keep each piece as an object of its own.
-_GATHERED = 1024
+#: The state of a decoder between two characters. It need not see what is ASCII then.
+_NO_CHARACTER_BEGUN = (b"", 0)
 
 
 class UnfinishedBinary:
@@ -52,12 +52,12 @@ class UnfinishedText:
         size: Bytes of payload so far.
     """
 
-    __slots__ = ("_buffer", "_decoder", "_gathered", "size")
+    __slots__ = ("_buffer", "_errors", "_validator", "size")
 
     def __init__(self, errors: str) -> None:
-        self._decoder = _decoder(errors)
-        self._buffer = StringIO()
-        self._gathered = ""
+        self._buffer = BytesIO()
+        self._errors = errors
+        self._validator = _decoder() if errors == "strict" else None
         self.size = 0
 
     def add(self, piece: bytes) -> None:
@@ -66,23 +66,9 @@ class UnfinishedText:
         Raises:
             ProtocolError: it is not UTF-8 (1007).
         """
-        self.size += len(piece)
-        self._write(piece)
-        begun = self._decoder.getstate()[0]
-        if begun[:1] == b"\xed" and begun[1:] >= b"\xa0" and self._decoder.errors == "strict":
-            # Python waits for the third byte of a surrogate, though the second shows that it is one.
-            raise ProtocolError("text is not UTF-8: surrogates are not allowed (RFC 6455 §8.1)", 1007)
-
-    def _write(self, piece: bytes, final: bool = False) -> None:
-        try:
-            text = self._gathered + self._decoder.decode(piece, final)
-        except UnicodeDecodeError as error:
-            raise bad_text(error) from None
-        if len(text) < _GATHERED and not final:
-            self._gathered = text
-        else:
-            self._gathered = ""
-            self._buffer.write(text)
+        self.size += self._buffer.write(piece)
+        if self._validator is not None and not (piece.isascii() and self._validator.getstate() == _NO_CHARACTER_BEGUN):
+            _validate(self._validator, piece)
 
     def finish(self) -> str:
         """Return the message. Nothing may be added any more.
@@ -90,8 +76,31 @@ class UnfinishedText:
         Raises:
             ProtocolError: it ends inside a character (1007).
         """
-        self._write(b"", final=True)
-        return self._buffer.getvalue()
+        return decoded(self._buffer.getvalue(), self._errors)
+
+
+def _validate(validator: IncrementalDecoder, piece: bytes) -> None:
+    """Look at the next bytes of a text."""
+    try:
+        validator.decode(piece)
+    except UnicodeDecodeError as error:
+        raise bad_text(error) from None
+    begun = validator.getstate()[0]
+    if begun[:1] == b"\xed" and begun[1:] >= b"\xa0":
+        # Python waits for the third byte of a surrogate, though the second shows that it is one.
+        raise ProtocolError("text is not UTF-8: surrogates are not allowed (RFC 6455 §8.1)", 1007)
+
+
+def decoded(payload: bytes, errors: str) -> str:
+    """Return the text of a whole message.
+
+    Raises:
+        ProtocolError: it is not UTF-8 (1007).
+    """
+    try:
+        return payload.decode("utf-8", errors)
+    except UnicodeDecodeError as error:
+        raise bad_text(error) from None
 
 
 def bad_text(error: UnicodeDecodeError) -> ProtocolError:
