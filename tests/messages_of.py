@@ -27,7 +27,7 @@ ELSEWHERE = {
     "ConnectionClosed",
     "_Deferred",
     "_translated",
-    "_bad_text",
+    "bad_text",
     "self._end()",
     "TypeError(str(error))",
     "exceptions.NotImplemented(obstacle)",
