@@ -14,6 +14,7 @@ from typing import Any
 import gevent
 import pytest
 from gevent.event import Event
+from gevent.exceptions import BlockingSwitchOutError
 from gevent.queue import Queue
 from geventwebsocket.exceptions import WebSocketError as GeventWebSocketError
 from geventwebsocket.websocket import WebSocket as GeventWebSocket
@@ -717,6 +718,26 @@ def test_mail_wakes_a_function_that_waits_for_any() -> None:
         mailbox = box.get(timeout=DEADLINE)
         assert gevent.get_hub().threadpool.apply(mailbox.send, ("from a thread",))
         assert client.receive() == "info from a thread"
+
+
+def test_a_callback_of_the_event_loop_cannot_wait() -> None:
+    """The hub would wait for itself, for ever. The connection goes on."""
+    played = Played()
+
+    def receive() -> None:
+        try:
+            outcome.put(played.ws.receive())
+        except BaseException as error:
+            outcome.put(error)
+
+    outcome: Queue[Any] = Queue()
+    with open_client(blocking(played)) as client:
+        until(lambda: played.ws)
+        gevent.get_hub().loop.run_callback(receive)
+        assert isinstance(outcome.get(timeout=DEADLINE), BlockingSwitchOutError)
+        client.send("still there")
+        assert played.do(lambda ws: ws.receive()) == "still there"
+        played.leave()
 
 
 def test_current_is_its_mailbox_and_push_goes_past_it() -> None:

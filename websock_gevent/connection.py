@@ -22,7 +22,7 @@ from .frames import BINARY, CLOSE, PING, PONG, close_frame
 from .goodbye import Goodbye
 from .kills import KILLS
 from .mailbox import Mailbox
-from .messages import BATCH, BATCH_SIZE
+from .messages import BATCH, BATCH_SIZE, ITEM_SIZE
 from .options import Options
 from .websock import Reason, WebSock, interpret
 from .websocket import WebSocket
@@ -179,10 +179,13 @@ class Connection:
 
     def _serve(self) -> bool:
         more = self._receive() if self._more or self.waiter.readable else False
-        if self._mailbox is not None and len(self._mailbox) and self.phase is _OPEN:
-            more = self._deliver() or more
-        if self.websocket.out:
-            self.waiter.flush()
+        mailbox = self._mailbox
+        if mailbox is not None and self.phase is _OPEN:
+            waiting = len(mailbox)
+            if waiting:
+                more = self._deliver(mailbox, waiting) or more
+        if self.websocket.out and not self.websocket.flush():
+            self.waiter.hold()
         return more or self._doom is not None  # which may have come while a callback ran, when nobody could be woken
 
     def _receive(self) -> bool:
@@ -190,12 +193,12 @@ class Connection:
         websocket, waiter = self.websocket, self.waiter
         if not self._more:
             received = websocket.fill()
-            waiter.readable = websocket.pending is not None and received > 0 and websocket.pending() > 0
-            if received < 0:
-                return False
-            if received == 0:
-                self._end(("error", "closed"))
-                return True
+            if received <= 0:
+                waiter.readable = False
+                if received == 0:
+                    self._end(("error", "closed"))
+                return received == 0
+            waiter.readable = websocket.pending is not None and websocket.pending() > 0
         try:
             self._more = self._handle_items()
         except ProtocolError as error:
@@ -211,23 +214,24 @@ class Connection:
 
     def _handle_items(self) -> bool:
         """Handle a batch of items. Return whether there may be more."""
-        reader, waiter, handle_in = self.websocket.reader, self.waiter, self._handler.handle_in
-        size = 0
-        for _ in range(BATCH):
+        reader, handle_in = self.websocket.reader, self._handler.handle_in
+        room = BATCH_SIZE
+        while True:
             item = reader.next_item()
             if item is None:
                 return False
             opcode, payload = item
+            if not opcode:
+                return True
             if opcode > BINARY:
                 self._control(item)
-            elif opcode:
+            else:
                 self._call(handle_in, payload)
-                size += len(payload)
-            if size > BATCH_SIZE or not opcode or self.phase is not _OPEN or self._doom or waiter.stalled is not None:
-                return True
             if not reader.unread:
                 return False
-        return True
+            room -= ITEM_SIZE + len(payload)
+            if room <= 0 or self.phase is not _OPEN or self._doom or self.waiter.stalled is not None:
+                return True
 
     def _control(self, item: Any) -> None:
         opcode, payload = item
@@ -237,12 +241,13 @@ class Connection:
         elif self._controls and not (opcode == PONG and payload == KEEPALIVE):
             self._call(self._handler.handle_control, ("ping" if opcode == PING else "pong", payload))
 
-    def _deliver(self) -> bool:
-        """Handle a batch of mailbox messages. Return whether there are more."""
-        mailbox = self.mailbox
-        began = monotonic()
-        for _ in range(min(BATCH, len(mailbox))):
-            self._call(self._handler.handle_info, mailbox.take())
+    def _deliver(self, mailbox: Mailbox, waiting: int) -> bool:
+        """Handle a batch of the mailbox messages that wait. Return whether there are more."""
+        handle_info, began, left = self._handler.handle_info, monotonic(), BATCH
+        while waiting and left:
+            self._call(handle_info, mailbox.take())
+            waiting -= 1
+            left -= 1
             if self.phase is not _OPEN or self._doom or self.waiter.stalled is not None or self._deadlines.alarm:
                 break
         self._deadlines.excuse(monotonic() - began)  # mail is no sign of life of the peer

@@ -34,6 +34,7 @@ __all__ = [
     "PING",
     "PONG",
     "RSV1",
+    "SHORT_TEXT",
     "TEXT",
     "CloseCode",
     "apply_mask",
@@ -67,6 +68,8 @@ _SHORT = {
     opcode: tuple(bytes((0x80 | opcode, size)) for size in range(126))
     for opcode in (TEXT, BINARY, TEXT | RSV1, BINARY | RSV1, CLOSE, PING, PONG)
 }
+#: Those of a text of so many bytes.
+SHORT_TEXT = _SHORT[TEXT]
 
 
 class CloseCode(IntEnum):

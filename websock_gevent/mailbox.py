@@ -336,22 +336,23 @@ class Timer:
 
 
 #: The last message pushed and its frames, by how they are compressed: a broadcast pushes the same object many times.
-_last_push: tuple[object, dict[object, list[bytes]]] = (None, {})
+_last_push: tuple[str | bytes, dict[object, list[bytes]]] = ("", {})
 
 
 def _encoded(messages: Messages, deflater: Deflater | None) -> list[bytes]:
     """Encode messages, unless they are the very object that was encoded last and cannot have changed since."""
     global _last_push
-    if not isinstance(messages, (str, bytes)) or (deflater is not None and deflater.shared is None):
+    if deflater is not None and deflater.shared is None:
         return encode(messages, deflater)
     last, frames = _last_push
     if messages is not last:
-        frames = {}
-        _last_push = messages, frames
+        if not isinstance(messages, (str, bytes)):
+            return encode(messages, deflater)
+        _last_push = last, frames = messages, {}
     way = deflater.shared if deflater is not None else None
     found = frames.get(way)
     if found is None:
         found = frames[way] = encode(messages, deflater)
     elif deflater is not None:
-        deflater.reuse(messages, found)
+        deflater.reuse(last, found)
     return found

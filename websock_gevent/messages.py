@@ -19,7 +19,7 @@ from .errors import MessageTooBig, ProtocolError
 from .frames import BINARY, CLOSE, CONTINUATION, MAX_CONTROL, PING, PONG, RSV1, TEXT, apply_mask
 from .unfinished import UnfinishedBinary, UnfinishedText, bad_text, decoded
 
-__all__ = ["BATCH", "BATCH_SIZE", "Item", "MessageReader"]
+__all__ = ["BATCH", "BATCH_SIZE", "ITEM_SIZE", "Item", "MessageReader"]
 
 #: An opcode with its payload: ``str`` for TEXT, ``bytes`` for BINARY, PING, PONG and CLOSE. CONTINUATION, without any,
 #: says that there may be more, but that it is time for others.
@@ -29,6 +29,8 @@ _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 #: How much whoever reads handles before everybody else gets a turn: items, and bytes of payload (256 KiB off the wire
 #: may inflate to hundreds of megabytes).
 BATCH, BATCH_SIZE = 64, 1 << 20
+#: What an item counts for beside its payload, where one sum stands for both.
+ITEM_SIZE = BATCH_SIZE // BATCH
 #: Fragments taken in one go, if they are not inflated; then comes an item that stands for nothing but "others first".
 _FRAGMENTS = 128
 _PAUSE: Item = (CONTINUATION, b"")

@@ -24,6 +24,8 @@ from typing import Any, Protocol
 
 import gevent
 from gevent import monkey
+from gevent.exceptions import BlockingSwitchOutError
+from greenlet import greenlet
 
 from .websocket import WebSocket
 
@@ -31,6 +33,8 @@ __all__ = ["Waiter"]
 
 # The real thread's id, whether or not the process is patched.
 _get_ident: Callable[[], int] = monkey.get_original("_thread", "get_ident")
+# The hub's own method looks for a ``switch_out`` of whoever waits first, each time.
+_switch_to: Callable[[Any], object] = greenlet.switch
 
 _READ, _WRITE = 1, 2
 #: Looks, in ``send_timeout`` seconds, at whether the peer takes something: it is given up at most one of them late.
@@ -72,6 +76,7 @@ class Waiter:
         "_remind_at",
         "_resuming",
         "_send_timeout",
+        "_thread",
         "_tick",
         "_timer",
         "_websocket",
@@ -84,6 +89,7 @@ class Waiter:
     def __init__(self, websocket: WebSocket, send_timeout: float, tick: Callable[[], None]) -> None:
         self._hub: Any = gevent.get_hub()
         self._loop: Any = self._hub.loop
+        self._thread: int = self._hub.thread_ident
         self._greenlet: Any = None
         self._lender: Lender | None = None
         self._parked = self._resuming = self._flushing = self._reading = False
@@ -100,8 +106,15 @@ class Waiter:
         self.stalled: float | None = None
 
     def belong(self) -> None:
-        """Note that the calling greenlet is the connection's from now on."""
-        self._greenlet = gevent.getcurrent()
+        """Note that the calling greenlet is the connection's from now on.
+
+        Raises:
+            gevent.exceptions.BlockingSwitchOutError: it is the hub, which cannot wait.
+        """
+        caller = gevent.getcurrent()
+        if caller is self._hub:
+            raise BlockingSwitchOutError("a callback of the event loop cannot wait for a WebSocket: spawn a greenlet")
+        self._greenlet = caller
         self._parked = False
 
     def rest(self, lender: Lender) -> None:
@@ -112,7 +125,8 @@ class Waiter:
         """
         self._greenlet = None
         self._lender = lender
-        self._watch()
+        if not self._reading:
+            self._watch()
         self._parked = True
 
     def kill(self) -> None:
@@ -139,17 +153,17 @@ class Waiter:
         Raises:
             GreenletExit: somebody killed the greenlet; so does anything else thrown into it.
         """
-        self._watch()
+        if not self._reading:
+            self._watch()
         self._parked = True
         try:
-            self._hub.switch()
+            _switch_to(self._hub)
         finally:
             self._parked = False
 
     def _watch(self) -> None:
-        if not self._reading:
-            self._reading = True
-            self._reader.start(self._on_readable)
+        self._reading = True
+        self._reader.start(self._on_readable)
 
     def breathe(self) -> None:
         """Let everybody else run once, though there is work left."""
@@ -168,8 +182,7 @@ class Waiter:
 
     def is_mine(self) -> bool:
         """Tell whether the calling greenlet is one of the connection's thread."""
-        same: bool = _get_ident() == self._hub.thread_ident
-        return same
+        return _get_ident() == self._thread
 
     def call_soon(self, function: Callable[..., object], *args: object) -> None:
         """Have the hub call a function; from any thread."""
@@ -184,7 +197,7 @@ class Waiter:
 
     def wake(self) -> None:
         """Have the greenlet look for work, if it is parked; from any greenlet and any thread."""
-        if self.is_mine():
+        if _get_ident() == self._thread:
             self._wake()
         else:
             self._call_from_afar(self._wake)
@@ -217,6 +230,11 @@ class Waiter:
     def flush(self) -> None:
         """Send what is waiting. What the kernel does not take now is sent from the hub as the peer reads."""
         if self._writer is None and not self._websocket.flush():
+            self.hold()
+
+    def hold(self) -> None:
+        """The kernel does not take what is waiting: send it from the hub as the peer reads."""
+        if self._writer is None:
             self.stalled = monotonic()
             self._held = self._websocket.unacknowledged()
             self._writer = self._loop.io(self._websocket.fileno(), _WRITE)
@@ -229,7 +247,7 @@ class Waiter:
         Returns:
             ``False`` if more than ``limit`` frames would wait; none of these is written then.
         """
-        if not self.is_mine():
+        if _get_ident() != self._thread:
             if len(self._pushed) + len(self._websocket.out) + len(frames) > limit:
                 return False
             self._pushed += frames
@@ -238,8 +256,8 @@ class Waiter:
         out = self._websocket.out
         if len(out) + len(frames) > limit:
             self.flush()  # what waits may only wait for its turn, not for the peer
-        if len(out) + len(frames) > limit:
-            return False
+            if len(out) + len(frames) > limit:
+                return False
         idle = not out
         out += frames
         if idle:

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from .deflate import Deflater
 from .errors import repr_of
-from .frames import BINARY, MAX_CONTROL, PING, PONG, RSV1, TEXT, frame, is_sendable, long_frame
+from .frames import BINARY, MAX_CONTROL, PING, PONG, RSV1, SHORT_TEXT, TEXT, frame, is_sendable, long_frame
 
 __all__ = [
     "Close",
@@ -211,6 +211,8 @@ def encode(messages: Any, deflater: Deflater | None = None, split: bool = False)
     if deflater is None:  # the usual case, and the usual messages
         if type(messages) is str:
             payload = messages.encode()
+            if len(payload) <= MAX_CONTROL:
+                return [SHORT_TEXT[len(payload)] + payload]
             return long_frame(TEXT, payload) if split and len(payload) >= _LONG else [frame(TEXT, payload)]
         if type(messages) is bytes:
             return long_frame(BINARY, messages) if split and len(messages) >= _LONG else [frame(BINARY, messages)]

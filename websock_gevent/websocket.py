@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["WebSocket", "peer_of"]
 
-#: Bytes asked of the kernel at a time: little at first, since Python allocates what is asked for; more and more while a
-#: large message is coming.
-RECEIVE_LEAST, RECEIVE_MOST = 1 << 13, 1 << 18
+#: Bytes asked of the kernel at a time, which is what Python allocates: at the least what its own allocator can do (512
+#: bytes with the object's 33), much more as soon as that was not enough, and then less and less again.
+RECEIVE_LEAST, RECEIVE_MORE, RECEIVE_MOST = 479, 1 << 13, 1 << 18
 #: Frames are joined up to this many bytes for one ``send``; a longer one goes along without being copied again.
 SEND_SIZE = 1 << 16
 
@@ -111,7 +111,7 @@ class WebSocket(GeventWebSocket):
         else:
             self._raw = sock
             sock.settimeout(0)
-        self._size = RECEIVE_LEAST
+        self._size = RECEIVE_MORE
         #: Counts bytes that TLS has decrypted but not handed out; the kernel cannot tell of them. ``None`` without TLS.
         self.pending = getattr(sock, "pending", None)
         if unread:
@@ -166,10 +166,14 @@ class WebSocket(GeventWebSocket):
             return 0
         received = len(data)
         if received == self._size:
-            self._size = min(received * 4, RECEIVE_MOST)
-        elif received < RECEIVE_LEAST:
-            self._size = RECEIVE_LEAST
-        self.reader.feed(data)
+            self._size = min(max(received * 4, RECEIVE_MORE), RECEIVE_MOST)
+        elif received < RECEIVE_LEAST < self._size:
+            least = RECEIVE_LEAST if self.pending is None else RECEIVE_MORE  # TLS has a whole record there
+            self._size = max(min(self._size, RECEIVE_MORE) - RECEIVE_LEAST, least)
+        if self.reader.unread:
+            self.reader.feed(data)
+        else:
+            self.reader.unread = data
         return received
 
     def discard(self) -> int:
@@ -202,27 +206,25 @@ class WebSocket(GeventWebSocket):
     def flush(self) -> bool:
         """Send what the kernel takes now. Return whether that is all."""
         out = self.out
-        while out:
-            if self.lost:
-                out.clear()
-                return True
+        while out and not self.lost:
             if len(out) > 1 and len(out[0]) < SEND_SIZE:
                 self._join()
-            alone = len(out) == 1 or self.pending  # TLS takes one piece at a time
             try:
-                sent = self._raw.send(out[0]) if alone else self._raw.sendmsg(out[:2])
+                if len(out) == 1 or self.pending:  # TLS takes one piece at a time
+                    sent = self._raw.send(out[0])
+                else:
+                    sent = self._raw.sendmsg(out[:2])
             except _WOULD_BLOCK:
                 return False
             except OSError:
                 self.lost = True
-                continue
+                break
             if not sent:  # gevent's way to say under TLS that it would block
                 return False
-            while out and sent >= len(out[0]):
-                sent -= len(out[0])
-                del out[0]
-            if sent:
-                out[0] = memoryview(out[0])[sent:]
+            if len(out) == 1 and sent == len(out[0]):
+                break
+            self._drop(sent)
+        out.clear()
         return True
 
     def _join(self) -> None:
@@ -235,6 +237,15 @@ class WebSocket(GeventWebSocket):
             count += 1
         if count > 1:
             out[:count] = [b"".join(out[:count])]
+
+    def _drop(self, sent: int) -> None:
+        """Take off so many bytes, which the kernel has."""
+        out = self.out
+        while out and sent >= len(out[0]):
+            sent -= len(out[0])
+            del out[0]
+        if sent:
+            out[0] = memoryview(out[0])[sent:]
 
     def unacknowledged(self) -> int:
         """Return how many bytes the kernel still holds for the peer; 0 where the system does not tell.
