@@ -210,14 +210,11 @@ class Waiter:
     def _resume(self) -> None:
         self._resuming = False
         if self._parked:
-            self._switch()
-
-    def _switch(self) -> None:
-        self._parked = False
-        if self._greenlet is not None:
-            self._greenlet.switch()
-        elif self._lender is not None:
-            self._lender.lend(None)
+            self._parked = False
+            if self._greenlet is not None:
+                self._greenlet.switch()
+            elif self._lender is not None:
+                self._lender.lend(None)
 
     def _on_readable(self) -> None:
         known, self.readable = self.readable and self.patient, True
@@ -225,7 +222,7 @@ class Waiter:
             self._reading = False
             self._reader.stop()
         elif not self._resuming:
-            self._switch()
+            self._resume()
 
     def flush(self) -> None:
         """Send what is waiting. What the kernel does not take now is sent from the hub as the peer reads."""
