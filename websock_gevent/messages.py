@@ -266,7 +266,7 @@ class MessageReader:
         """Give back what is held, of decompressing and of an open message. Nothing can be read any more."""
         self._inflater = self._message = None
         self._more = False
-        self.unread = b""
+        self.unread, self._pos = b"", 0
 
     def _finish(self) -> Item:
         """Close the open message and return it."""

@@ -221,10 +221,12 @@ class WebSocket(GeventWebSocket):
                 break
             if not sent:  # gevent's way to say under TLS that it would block
                 return False
-            if len(out) == 1 and sent == len(out[0]):
-                break
-            self._drop(sent)
-        out.clear()
+            if sent == len(out[0]):
+                del out[0]  # and nothing else: a signal's handler may have pushed meanwhile
+            else:
+                self._drop(sent)
+        if self.lost:
+            out.clear()
         return True
 
     def _join(self) -> None:
