@@ -23,18 +23,13 @@ import gevent
 from machine import raise_file_limit
 from peers import checkout
 from servers import ROOT
+from websockets.frames import Frame, Opcode
 
 SWITCHES = 20_000
 #: Connections, bytes of payload, and messages that come at a time.
 SCENARIOS = ((1, 32, 1), (100, 32, 1), (1000, 125, 1), (100, 1024, 1), (10, 125, 16))
 #: Kept open: one whose other end is closed would be readable for ever.
 pairs: list[tuple[socket.socket, socket.socket]] = []
-
-
-def masked(size: int) -> bytes:
-    """A text frame of a client's."""
-    length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-    return b"\x81" + length + bytes(4) + b"x" * size
 
 
 def stub(received: bytes) -> Any:
@@ -44,15 +39,13 @@ def stub(received: bytes) -> Any:
 
 def ours(received: bytes, sock: socket.socket) -> Callable[[], object]:
     """Start a connection that echoes. Returns what the hub calls when its socket is readable."""
-    from websock_gevent import Options, WebSock
+    from apps.echo_handler import Echo
+
+    from websock_gevent import Options
     from websock_gevent.connection import Connection
     from websock_gevent.drivers import run
     from websock_gevent.messages import MessageReader
     from websock_gevent.websocket import WebSocket
-
-    class Echo(WebSock[None]):
-        def handle_in(self, message: str | bytes, state: None) -> Any:
-            return "push", message, state
 
     options = Options()
     websocket = WebSocket(sock, {}, MessageReader(options.max_frame_size, options.max_message_size))
@@ -82,7 +75,8 @@ def measure(
     """Nanoseconds for each message, the least first."""
     connections, size, at_a_time = scenario
     pairs.extend(socket.socketpair() for _ in range(connections))
-    readables = [start(masked(size) * at_a_time, pair[0]) for pair in pairs[-connections:]]
+    received = Frame(Opcode.TEXT, b"x" * size).serialize(mask=True) * at_a_time
+    readables = [start(received, pair[0]) for pair in pairs[-connections:]]
     found: list[float] = []
 
     def repeat() -> None:

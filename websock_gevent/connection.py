@@ -184,8 +184,8 @@ class Connection:
             waiting = len(mailbox)
             if waiting:
                 more = self._deliver(mailbox, waiting) or more
-        if self.websocket.out and not self.websocket.flush():
-            self.waiter.hold()
+        if self.websocket.out and self.waiter.stalled is None and not self.websocket.flush():
+            self.waiter.hold()  # `Waiter.flush` with a call less
         return more or self._doom is not None  # which may have come while a callback ran, when nobody could be woken
 
     def _receive(self) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from .deadlines import Deadlines
 from .errors import ProtocolError
 from .frames import CLOSE
-from .messages import BATCH, BATCH_SIZE
+from .messages import BATCH_SIZE, ITEM_SIZE
 from .waiter import Waiter
 from .websocket import WebSocket
 
@@ -77,8 +77,8 @@ class Goodbye:
 
     def _find_close(self) -> bool:
         """Look through a batch of items for the peer's close frame. Return whether there may be more."""
-        size = 0
-        for _ in range(BATCH):
+        room = BATCH_SIZE
+        while room > 0:
             item = self._websocket.reader.next_item()
             if item is None:
                 return False
@@ -86,9 +86,9 @@ class Goodbye:
                 self._websocket.control(item)
                 self._answered = True
                 return True
-            size += len(item[1])
-            if size > BATCH_SIZE or not item[0]:
+            if not item[0]:
                 return True
+            room -= ITEM_SIZE + len(item[1])
         return True
 
     def _drain(self) -> bool:

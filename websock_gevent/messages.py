@@ -29,7 +29,7 @@ _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 #: How much whoever reads handles before everybody else gets a turn: items, and bytes of payload (256 KiB off the wire
 #: may inflate to hundreds of megabytes).
 BATCH, BATCH_SIZE = 64, 1 << 20
-#: What an item counts for beside its payload, where one sum stands for both.
+#: What each item takes of `BATCH_SIZE` beside its payload: one sum then keeps to both.
 ITEM_SIZE = BATCH_SIZE // BATCH
 #: Fragments taken in one go, if they are not inflated; then comes an item that stands for nothing but "others first".
 _FRAGMENTS = 128

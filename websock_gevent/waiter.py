@@ -181,7 +181,7 @@ class Waiter:
             timer.close()
 
     def is_mine(self) -> bool:
-        """Tell whether the calling greenlet is one of the connection's thread."""
+        """Tell whether the calling greenlet is one of the connection's thread. (What broadcasts use asks by itself.)"""
         return _get_ident() == self._thread
 
     def call_soon(self, function: Callable[..., object], *args: object) -> None:
@@ -226,17 +226,16 @@ class Waiter:
 
     def flush(self) -> None:
         """Send what is waiting. What the kernel does not take now is sent from the hub as the peer reads."""
-        if self._writer is None and not self._websocket.flush():
+        if self.stalled is None and not self._websocket.flush():
             self.hold()
 
     def hold(self) -> None:
-        """The kernel does not take what is waiting: send it from the hub as the peer reads."""
-        if self._writer is None:
-            self.stalled = monotonic()
-            self._held = self._websocket.unacknowledged()
-            self._writer = self._loop.io(self._websocket.fileno(), _WRITE)
-            self._writer.start(self._on_writable)
-            self.remind(self._send_timeout / STALL_LOOKS)
+        """The kernel does not take what is waiting: send it from the hub as the peer reads. Not while that is done."""
+        self.stalled = monotonic()
+        self._held = self._websocket.unacknowledged()
+        self._writer = self._loop.io(self._websocket.fileno(), _WRITE)
+        self._writer.start(self._on_writable)
+        self.remind(self._send_timeout / STALL_LOOKS)
 
     def push(self, frames: list[bytes], limit: int) -> bool:
         """Write frames behind those that wait, at once if none do; from any greenlet and any thread.
