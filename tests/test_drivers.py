@@ -418,7 +418,7 @@ def test_a_fork_leaves_the_connections_to_its_parent(idle: str) -> None:
     with open_client(Ask(fork), idle=idle) as one, open_client(Ask(lambda _: os.getpid()), idle=idle) as other:
         pid = int(asked(one))
         assert [asked(other, "who?") for _ in range(500)] == [str(os.getpid())] * 500
-        assert os.waitpid(pid, 0)[1] == 0
+        assert gevent.os.waitpid(pid, 0)[1] == 0
 
 
 @pytest.mark.parametrize("idle", ["parked", "greenlet"])

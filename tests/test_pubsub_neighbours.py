@@ -250,7 +250,7 @@ for _ in range(5):
         os._exit(0)
     children.append(child)
 for child in children:
-    assert os.waitpid(child, 0)[1] == 0
+    assert gevent.os.waitpid(child, 0)[1] == 0
 correspondence._delivered._lock.release()
 assert sorted(page.wait_for(8000)) == sorted([*range(4000), *range(4000)])
 assert publishing.wait() == 0
@@ -310,7 +310,7 @@ if not child:
     with gevent.Timeout(20):
         assert own.mailbox.address
     sys.exit()  # in good order, and with nothing of the parent's
-assert os.waitpid(child, 0)[1] == 0
+assert gevent.os.waitpid(child, 0)[1] == 0
 print("done")
 """,
     )

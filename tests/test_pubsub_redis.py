@@ -769,7 +769,7 @@ if not child:
     assert own.wait_for(300) == list(range(300))
     os._exit(0)
 assert page.wait_for(301) == ["from the child", *range(300)], page.mail
-assert os.waitpid(child, 0)[1] == 0
+assert gevent.os.waitpid(child, 0)[1] == 0
 pubsub.broadcast("lobby", "after")
 assert page.wait_for(302)[301] == "after"
 print("done")
