@@ -494,6 +494,18 @@ def test_a_refusal_behind_gevent_websockets_101_is_a_close_frame(server: Server)
     assert "Traceback" not in server.settle(since)
 
 
+@pytest.mark.only(lambda kind: kind.upgraded)
+def test_such_a_close_frame_reaches_a_peer_that_is_still_sending(server: Server) -> None:
+    """A reset instead, which a browser tells its page as 1006, would come from input that nobody has read."""
+    with Raw(server) as raw:
+        raw.upgrade("/echo", behind=masked(b"x" * 100_000), Origin="http://evil.example")
+        for _ in range(20):
+            raw.send(masked(b"x" * 100_000))
+        head = raw.read(4)
+        assert (head[0], head[2:]) == (0x88, b"\x03\xf0")
+        assert b"evil.example" in raw.rest()
+
+
 @pytest.mark.only(lambda kind: not kind.proxied)
 def test_short_messages_are_not_held_back(server: Server) -> None:
     """By Nagle's algorithm, until the one before is acknowledged."""

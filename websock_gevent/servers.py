@@ -32,8 +32,10 @@ import sys
 from _socket import socketpair
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import gevent
 from gevent import socket as gevent_socket
 from gevent._hub_local import get_hub_if_exists
 from gevent.exceptions import HubDestroyed, LoopExit
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
 __all__ = ["HandOver", "is_stream", "is_upgraded", "obstacle", "refuse", "take_over"]
 
 _SUPPORTED = "gunicorn with its gevent worker (gunicorn -k gevent), gevent.pywsgi.WSGIServer, or flask run"
+
+#: Seconds for which what a refused peer still sends is received.
+LINGER = 1.0
 
 
 class HandOver:
@@ -111,11 +116,22 @@ def _native(environ: WSGIEnvironment) -> Any:
 
 
 def refuse(environ: WSGIEnvironment, code: int, text: str) -> None:
-    """Close what `is_upgraded`: an HTTP answer would not be sent any more."""
+    """Close what `is_upgraded`: an HTTP answer would not be sent any more. Waits a moment for the peer."""
     websocket = _native(environ)
+    sock = websocket.handler.socket
     with suppress(OSError):
         websocket.raw_write(close_frame(code, text))
+        sock.shutdown(socket.SHUT_WR)
+        _drop_rest(sock)
     websocket.closed = True
+
+
+def _drop_rest(sock: Any) -> None:
+    """Closing a socket with unread input would make the kernel send RST, which can overtake the close frame."""
+    until = monotonic() + LINGER
+    sock.settimeout(LINGER)
+    while sock.recv(1 << 16) and monotonic() < until:
+        gevent.sleep(0)  # a peer that floods does not keep others waiting
 
 
 def is_stream(environ: WSGIEnvironment) -> bool:
