@@ -90,10 +90,10 @@ ALLOWED = {
     "websock",
     "doctor/__init__": "",
     "doctor/findings": "",
-    "doctor/environment": "doctor/findings",
-    "doctor/settings": "doctor/environment doctor/findings drainer options",
+    "doctor/environment": "doctor/findings hosts",
+    "doctor/settings": "doctor/findings drainer hosts options",
     "doctor/patching": "doctor/findings",
-    "doctor/application": "doctor/environment doctor/findings options",
+    "doctor/application": "doctor/findings hosts options",
     "doctor/routes": "doctor/application doctor/findings",
     "doctor/redis": "doctor/findings pubsub/embedded pubsub/errors pubsub/pubsub",
     "doctor/probe": "doctor/application doctor/findings doctor/patching doctor/redis doctor/routes "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,8 @@ import pytest
 from raw import Raw, close_frame, masked, unmasked
 from serving import Server, certificate, gunicorn
 from test_drain import endings, say_goodbye
+
+from websock_gevent.hosts import SPARE_FILES
 
 PARKED = {"TEST_IDLE": "parked"}
 REFUSED_LINE = "idle='parked' needs gevent's own sockets without TLS"
@@ -78,6 +81,23 @@ def test_tls_keeps_its_greenlets_and_says_so_once(tmp_path: Path) -> None:
         server.tls = made.client
         with clients(server, 3):
             assert server.log().count(REFUSED_LINE) == 1
+
+
+@pytest.mark.parametrize("idle", ["greenlet", "parked"])
+def test_open_files_are_not_used_up(idle: str) -> None:
+    """Who could not be given one is refused, and the rest of the site goes on."""
+    with gunicorn("served:app", env={"TEST_IDLE": idle}) as server:
+        (worker,) = server.worker_pids
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (SPARE_FILES + 3, SPARE_FILES + 3))
+        with clients(server, 3):
+            for _ in range(2):
+                with Raw(server) as raw:
+                    raw.send(raw.request("/echo"))
+                    head = raw.head()
+                    assert head.status == 503 and head.values("Retry-After") == ["1"]
+            assert server.get("/plain").status == 200
+        with clients(server, 3):
+            assert server.log().count("3 connections are open, and ulimit -n allows no more") == 1
 
 
 def test_a_worker_with_one_place_says_that_it_is_taken() -> None:

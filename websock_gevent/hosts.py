@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from .drainer import Drainer, settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
-__all__ = ["EXIT_GRACE", "drain", "drainer_of", "prepare", "warn_if_full"]
+__all__ = ["EXIT_GRACE", "SPARE_FILES", "drain", "drainer_of", "files_allow", "prepare", "warn_if_full"]
 
 logger = logging.getLogger("websock_gevent")
 
@@ -38,6 +39,8 @@ logger = logging.getLogger("websock_gevent")
 POLL = 0.1
 #: Seconds for the goodbye at the interpreter's exit. gunicorn's master, asked twice to end, kills after two.
 EXIT_GRACE = 1.5
+#: Files that a worker has open besides its connections, at a guess: listeners, logs, pipes, a database.
+SPARE_FILES = 64
 
 _SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGABRT)
 
@@ -92,6 +95,13 @@ def drainer_of(start_response: StartResponse | None = None, found: Drainer | Non
     if worker is not None and not worker.alive:
         found.draining = True  # what `_watch` is about to notice
     return found
+
+
+@lru_cache(maxsize=1)
+def files_allow() -> float:
+    """How many connections the limit of open files leaves room for, as it was when this was first asked."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return float("inf") if limit == resource.RLIM_INFINITY else max(1, limit - SPARE_FILES)
 
 
 def warn_if_full(drainer: Drainer) -> None:

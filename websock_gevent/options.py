@@ -44,7 +44,8 @@ class Options:
         idle: What a connection holds while nothing is to be done: ``"greenlet"``, its own and the place that its server
             counts; or ``"parked"``, neither of them: a greenlet is lent to it for each turn, and its server's greenlet
             ends (but one, which keeps the worker from ending), so the server's own limit does not count it.
-        max_connections: Parked connections of one worker (or server) at the most; one more is refused with 503.
+        max_connections: Parked connections of one worker (or server) at the most; one more is refused with 503. So is
+            any connection for which the limit of open files leaves no room.
 
     Raises:
         TypeError, ValueError: an option of the wrong type or out of its range; the text names it.

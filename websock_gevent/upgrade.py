@@ -24,7 +24,7 @@ from .deflate import Agreement, Deflate, Inflater, negotiate
 from .drainer import Drainer
 from .drainer import settings as drain_settings
 from .environ import pack
-from .hosts import drainer_of
+from .hosts import drainer_of, files_allow
 from .lives import Life
 from .options import Options
 from .signals import tell_refused
@@ -140,6 +140,10 @@ class UpgradeResponse(Response):
             text = "The server is about to end. Connect again: another one will answer."
         elif options.idle == "parked" and drainer.parked >= options.max_connections:
             text = "The server holds as many connections as it may (max_connections)."
+            _tell_of("max_connections", drainer.parked)
+        elif len(drainer) >= files_allow():
+            text = "The server holds as many connections as it may open files (ulimit -n)."
+            _tell_of("ulimit -n", len(drainer))
         else:
             return
         raise exceptions.ServiceUnavailable(text, retry_after=drain_settings().retry_after)
@@ -238,6 +242,12 @@ def _response_class(base: type[Response]) -> type[UpgradeResponse]:
     if made is None:
         made = _classes[base] = type("UpgradeResponse", (UpgradeResponse, base), {})
     return made
+
+
+@lru_cache(maxsize=2)
+def _tell_of(limit: str, count: int) -> None:
+    """Tell the log, though not of the same number again."""
+    logger.warning("%d connections are open, and %s allows no more: the next is refused with 503", count, limit)
 
 
 #: Whether the log has been told that connections are not parked here.

@@ -10,8 +10,8 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
+from ..hosts import SPARE_FILES
 from ..options import Options
-from .environment import RESERVE
 from .findings import Finding, described, problem, warning
 
 __all__ = ["Broken", "flask_of", "layers", "load", "named", "options", "resource_apps"]
@@ -76,9 +76,9 @@ def options(uri: str, app: Any, limit: int) -> Iterator[Finding]:
         if found.timeout is not None and (found.ping_interval is None or found.ping_interval >= found.timeout):
             seen = f"timeout {found.timeout} ends a client that is only listening: no ping asks it before"
             yield warning(f"options {name}", seen, "ping_interval = half of timeout, or timeout = None")
-        if found.idle == "parked" and found.max_connections + RESERVE > limit:
+        if found.idle == "parked" and found.max_connections + SPARE_FILES > limit:
             seen = f"max_connections {found.max_connections}, but a worker may open {limit} files"
-            yield problem(f"options {name}", seen, f"ulimit -n {found.max_connections + RESERVE}, or a lower limit")
+            yield problem(f"options {name}", seen, f"ulimit -n {found.max_connections + SPARE_FILES}, or a lower limit")
 
 
 def layers(app: Any) -> list[Any]:

@@ -16,12 +16,11 @@ from importlib import metadata
 
 import gevent
 
+from ..hosts import SPARE_FILES
 from .findings import Finding, ok, problem, warning
 
-__all__ = ["RESERVE", "examine"]
+__all__ = ["examine"]
 
-#: Files that a worker has open besides its connections, at a guess: listeners, logs, pipes, a database.
-RESERVE = 64
 #: Packages whose versions matter, and whose metadata says what will do.
 _JUDGES = {
     "gevent": "websock-gevent",
@@ -122,8 +121,8 @@ def _files(connections: int) -> Finding:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return ok("open files", "no limit")
-    if limit < connections + RESERVE:
+    if limit < connections + SPARE_FILES:
         seen = f"{limit} allowed, which does not do for {connections} connections"
-        advice = f"ulimit -n {connections + RESERVE}, or LimitNOFILE= of systemd, before the server is started"
+        advice = f"ulimit -n {connections + SPARE_FILES}, or LimitNOFILE= of systemd, before the server is started"
         return problem("open files", seen, advice)
     return ok("open files", f"{limit} allowed here")

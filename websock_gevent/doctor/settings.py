@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..drainer import settings as drain_settings
+from ..hosts import SPARE_FILES
 from ..options import Options
-from .environment import RESERVE
 from .findings import Finding, ok, problem, warning
 
 __all__ = ["GUNICORN", "judge", "load", "patches"]
@@ -116,9 +116,9 @@ def _places(cfg: Any, connections: int) -> Iterator[Finding]:
         seen = f"{places}: a worker full of WebSockets accepts nothing more, not even health checks"
         advice = f"worker_connections = {connections} or more (parked connections do not count)"
         yield problem("worker_connections", seen, advice)
-    elif limit != resource.RLIM_INFINITY and places + RESERVE > limit:
+    elif limit != resource.RLIM_INFINITY and places + SPARE_FILES > limit:
         seen = f"{places}, but a process may open {limit} files"
-        yield warning("worker_connections", seen, f"ulimit -n {places + RESERVE} before the server is started")
+        yield warning("worker_connections", seen, f"ulimit -n {places + SPARE_FILES} before the server is started")
     else:
         yield ok("worker_connections", str(places))
 
