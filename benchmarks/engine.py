@@ -44,17 +44,30 @@ def ours(received: bytes, sock: socket.socket) -> Callable[[], object]:
     from websock_gevent import Options
     from websock_gevent.connection import Connection
     from websock_gevent.drivers import run
-    from websock_gevent.messages import MessageReader
+    from websock_gevent.watched import parts_for
     from websock_gevent.websocket import WebSocket
 
-    options = Options()
-    websocket = WebSocket(sock, {}, MessageReader(options.max_frame_size, options.max_message_size))
-    connection = Connection(websocket, Echo, None, options)
+    options, parts = Options(), parts_for(Echo)
+    reader = parts.reader(options.max_frame_size, options.max_message_size, options.validate_utf8, None)
+    websocket = WebSocket(sock, {}, reader)
+    websocket.tap(lambda _: stub(received))
+    connection = parts.connection(Connection, websocket, Echo, None, options)
     gevent.spawn(run, connection)
     gevent.idle()
-    websocket.tap(lambda _: stub(received))
     readable: Callable[[], object] = connection.waiter._on_readable
     return readable
+
+
+def watched(received: bytes, sock: socket.socket) -> Callable[[], object]:
+    """The same with a receiver of `connection_started`: frames are counted, and callbacks timed."""
+    from websock_gevent.signals import connection_started
+
+    with connection_started.connected_to(ignore):
+        return ours(received, sock)
+
+
+def ignore(sender: object, **_: object) -> None:
+    """Receive a signal."""
 
 
 def bare(received: bytes, sock: socket.socket) -> Callable[[], object]:
@@ -103,14 +116,15 @@ def main() -> None:
     args = arguments()
     raise_file_limit()
     sys.path.insert(0, str(checkout(args.tree)))
-    print("connections x at a time x bytes       ours (least, quartile)   a bare loop")
+    print("connections x at a time x bytes       ours (least, quartile)   watched          a bare loop")
     for scenario in SCENARIOS:
         figures = [
             f"{found[0]:,} {found[len(found) // 4]:,}"
-            for found in (measure(ours, scenario, args.times), measure(bare, scenario, args.times))
+            for found in (measure(start, scenario, args.times) for start in (ours, watched, bare))
         ]
         connections, size, at_a_time = scenario
-        print(f"{f'{connections} x {at_a_time} x {size}':30} {figures[0]:>20} {figures[1]:>20}", flush=True)
+        name = f"{connections} x {at_a_time} x {size}"
+        print(f"{name:30} {figures[0]:>20} {figures[1]:>18} {figures[2]:>18}", flush=True)
 
 
 if __name__ == "__main__":
