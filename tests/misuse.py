@@ -235,6 +235,9 @@ live(app, authorise=lambda: True, orgins="*")  # expect: call-arg
 Options().updated({"timeout": 30, "origins": None})
 Options().updated({"timeout": "60"})  # expect: typeddict-item
 Options().updated({"time_out": 60})  # expect: typeddict-unknown-key
+configure_drain(share=0.3, text="moving")
+configure_drain(share="0.3")  # expect: arg-type
+configure_drain(grase=3)  # expect: call-arg
 Options(timeout="60")  # expect: arg-type
 Options(send_timeout=None)  # expect: arg-type
 Options(max_mailbox=10.5)  # expect: arg-type
@@ -248,7 +251,7 @@ Options(ping_intervall=10)  # expect: call-arg
 Options(60.0).timeout = 30.0  # expect: misc
 Deflate(level="9")  # expect: arg-type
 Deflate(windowbits=9)  # expect: call-arg
-configure_drain("now")  # expect: call-arg
+configure_drain("now")  # expect: call-arg, arg-type
 drain("now")  # expect: arg-type
 print(CloseCode.GOODBYE)  # expect: attr-defined
 

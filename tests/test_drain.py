@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import gevent
 import pytest
@@ -24,6 +24,7 @@ from support import Diary, application, handshake, read_head, until
 from websockets.frames import Opcode
 
 from websock_gevent import DrainSettings, configure_drain, drain
+from websock_gevent.drainer import DrainOverrides
 from websock_gevent.serve import let_views_decide
 
 GONE_1012 = unmasked(b"\x03\xf4", Opcode.CLOSE)
@@ -363,6 +364,10 @@ def test_a_reload_of_werkzeugs_says_goodbye(tmp_path: Path) -> None:
 
 
 # Settings.
+
+
+def test_type_checkers_are_told_of_every_setting() -> None:
+    assert get_type_hints(DrainOverrides) == get_type_hints(DrainSettings)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from collections import deque
 from dataclasses import dataclass, fields, replace
 from math import ceil
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import gevent
 from gevent import GreenletExit, Timeout
@@ -26,7 +26,10 @@ from gevent.event import Event
 from .signals import DrainFinished, DrainStarted, drain_finished, drain_started, send
 from .websock import checked_close
 
-__all__ = ["Drainer", "DrainSettings", "configure_drain", "settings"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["DrainOverrides", "DrainSettings", "Drainer", "configure_drain", "settings"]
 
 logger = logging.getLogger("websock_gevent")
 
@@ -71,10 +74,21 @@ class DrainSettings:
                 raise ValueError(f"drain setting {name} must be from 0 to {most:g}, not {value!r}")
 
 
+class DrainOverrides(TypedDict, total=False):
+    """Single settings, as keyword arguments: for type checkers, which look at a call with it. See `DrainSettings`."""
+
+    code: int
+    text: str
+    share: float
+    rate: float
+    grace: float
+    retry_after: int
+
+
 _settings = DrainSettings()
 
 
-def configure_drain(**changes: Any) -> DrainSettings:
+def configure_drain(**changes: Unpack[DrainOverrides]) -> DrainSettings:
     """Change how this process ends its connections: by the names of `DrainSettings`. Returns what holds now.
 
     Raises:
