@@ -51,10 +51,19 @@ class Goodbye:
 
     def step(self) -> bool:
         """Do what there is to do now. Return whether there is more that need not be waited for."""
-        return self._drain() if self._answered else self._await_close()
+        if not self._answered:
+            return self._await_close()
+        if not self._half_closed:
+            self._half_close()
+            self._deadlines.fix(self._seconds)
+            if not self._waiter.readable and self._websocket.pending is None:
+                return False  # most peers take a moment to answer; what is there already makes itself known
+        return self._drain()
 
     def expire(self) -> None:
         """The deadline has passed: drop what is there, without keeping others waiting, and be done."""
+        if not self._half_closed:
+            self._half_close()
         for _ in range(LAST_DROPS):
             if self.done or not self._drain():
                 break
@@ -91,14 +100,13 @@ class Goodbye:
             room -= ITEM_SIZE + len(item[1])
         return True
 
+    def _half_close(self) -> None:
+        self._half_closed = True
+        self._websocket.half_close()
+
     def _drain(self) -> bool:
-        first, self._half_closed = not self._half_closed, True
-        if first:
-            self._websocket.half_close()
         received = self._websocket.discard()
         self._waiter.readable = False
         self._discarded += max(received, 0)
         self.done = received == 0 or self._discarded > DISCARD
-        if first and not self.done:
-            self._deadlines.fix(self._seconds)
         return received > 0
