@@ -24,6 +24,7 @@ from werkzeug.exceptions import HTTPException
 
 from websock_gevent import WebSock, current, upgrade
 from websock_gevent.testing import Client, connect
+from websock_gevent.upgrade import _tell_of
 
 
 def parked(handler: Any, state: Any = None, **options: Any) -> Client:
@@ -257,7 +258,7 @@ def test_somebody_who_keeps_the_greenlet_keeps_only_that() -> None:
 # The place that the server counts, and what counts instead.
 
 
-def test_more_than_max_connections_are_refused() -> None:
+def test_more_than_max_connections_are_refused(caplog: pytest.LogCaptureFixture) -> None:
     app = application(Ask(str.upper), idle="parked", max_connections=2)
     server = WSGIServer(("127.0.0.1", 0), app, log=None)
     server.start()
@@ -280,7 +281,9 @@ def test_more_than_max_connections_are_refused() -> None:
                         answers.append(websocket.recv(DEADLINE))
             return answers
 
+        _tell_of.cache_clear()  # another test may have been told of two
         assert gevent.get_hub().threadpool.apply(scenario) == ["1", "AGAIN", "AGAIN"]
+        assert "2 connections are open, and max_connections allows no more" in caplog.text
     finally:
         server.stop()
 
