@@ -150,6 +150,17 @@ def test_a_sender_is_told_that_the_end_came_before_its_turn(raw: Raw) -> None:
 # What comes behind the end.
 
 
+@pytest.mark.parametrize("payload", [b"\x03\xe8", b"x"], ids=["well-formed", "malformed"])
+def test_a_close_frame_that_had_no_turn_before_the_function_returned(payload: bytes) -> None:
+    """It is there already, so it is not waited for."""
+    sock, _ = raw_connection(application(blocking(lambda ws: ws.receive()), close_timeout=10 * DEADLINE))
+    with sock:
+        sock.sendall(handshake())
+        read_head(sock)
+        sock.sendall(text("bye") + masked(Opcode.CLOSE, payload))
+        assert close_of(sock) == (1000, "")
+
+
 def test_what_comes_behind_a_close_frame_is_dropped(raw: Raw) -> None:
     """RFC 6455 §5.5.1: also if the close frame waits for its turn."""
     seen: list[Any] = []

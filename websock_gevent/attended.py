@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -314,6 +314,16 @@ class AttendedConnection(Connection):
         if item[0] == CLOSE and self.inbox.messages:
             raise _Deferred(item)  # past what stands behind it
         super()._control(item)
+
+    def _leave(self) -> bool:
+        """Whatever had not had its turn when the function returned has ended the peer's side already."""
+        last, self._last = self._last, None
+        if last is not None:
+            self._broken = True
+            if not isinstance(last, ProtocolError):
+                with suppress(ProtocolError):
+                    self.websocket.control(last)
+        return super()._leave()
 
     def _is_moving(self) -> bool:
         return self.waiter.stalled is None or self.ended
