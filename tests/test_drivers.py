@@ -281,9 +281,9 @@ def test_more_than_max_connections_are_refused(caplog: pytest.LogCaptureFixture)
                         answers.append(websocket.recv(DEADLINE))
             return answers
 
-        _tell_of.cache_clear()  # another test may have been told of two
+        _tell_of.cache_clear()  # another test may have had the same limit
         assert gevent.get_hub().threadpool.apply(scenario) == ["1", "AGAIN", "AGAIN"]
-        assert "2 connections are open, and max_connections allows no more" in caplog.text
+        assert "max_connections (2) allows no more connections" in caplog.text
     finally:
         server.stop()
 

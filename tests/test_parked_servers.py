@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 from collections.abc import Iterator
@@ -80,7 +81,8 @@ def test_tls_keeps_its_greenlets_and_says_so_once(tmp_path: Path) -> None:
     with gunicorn("served:app", "--certfile", str(made.path), "--keyfile", str(made.path), env=PARKED) as server:
         server.tls = made.client
         with clients(server, 3):
-            assert server.log().count(REFUSED_LINE) == 1
+            server.wait_for_log(REFUSED_LINE)
+        assert server.settle().count(REFUSED_LINE) == 1
 
 
 @pytest.mark.parametrize("idle", ["greenlet", "parked"])
@@ -97,9 +99,10 @@ def test_open_files_are_not_used_up(idle: str) -> None:
                     assert head.status == 503 and head.values("Retry-After") == ["1"]
             assert server.get("/plain").status == 200
         with clients(server, 3):
-            assert server.log().count("3 connections are open, and ulimit -n allows no more") == 1
+            server.wait_for_log(re.escape(f"ulimit -n ({SPARE_FILES + 3}) allows no more connections"))
+        assert server.settle().count("allows no more connections") == 1
 
 
 def test_a_worker_with_one_place_says_that_it_is_taken() -> None:
     with gunicorn("served:app", "--worker-connections", "1", env=PARKED) as server, clients(server, 1):
-        assert server.log().count("no connection is accepted any more") == 1
+        server.wait_for_log("no connection is accepted any more")

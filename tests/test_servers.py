@@ -497,6 +497,7 @@ def test_a_refusal_behind_gevent_websockets_101_is_a_close_frame(server: Server)
 @pytest.mark.only(lambda kind: kind.upgraded)
 def test_such_a_close_frame_reaches_a_peer_that_is_still_sending(server: Server) -> None:
     """A reset instead, which a browser tells its page as 1006, would come from input that nobody has read."""
+    since = server.position()
     with Raw(server) as raw:
         raw.upgrade("/echo", behind=masked(b"x" * 100_000), Origin="http://evil.example")
         for _ in range(20):
@@ -504,6 +505,19 @@ def test_such_a_close_frame_reaches_a_peer_that_is_still_sending(server: Server)
         head = raw.read(4)
         assert (head[0], head[2:]) == (0x88, b"\x03\xf0")
         assert b"evil.example" in raw.rest()
+    assert "Traceback" not in server.settle(since)
+
+
+@pytest.mark.only(lambda kind: kind.upgraded)
+def test_a_refused_peer_that_does_not_close_is_left_alone(server: Server) -> None:
+    since = server.position()
+    with Raw(server) as raw:
+        raw.upgrade("/echo", Origin="http://evil.example")
+        assert b"evil.example" in raw.rest()
+        with suppress(ConnectionError):  # which is the end that is awaited
+            while True:
+                raw.send(masked("still here"))
+    assert "Traceback" not in server.settle(since)
 
 
 @pytest.mark.only(lambda kind: not kind.proxied)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import gevent
+from gevent._hub_local import get_hub_if_exists
 from gevent.baseserver import BaseServer
 
 from .drainer import Drainer, settings
@@ -31,7 +32,7 @@ from .drainer import Drainer, settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
-__all__ = ["EXIT_GRACE", "SPARE_FILES", "drain", "drainer_of", "files_allow", "prepare", "warn_if_full"]
+__all__ = ["EXIT_GRACE", "SPARE_FILES", "drain", "drainer_of", "has_files", "most_files", "prepare", "warn_if_full"]
 
 logger = logging.getLogger("websock_gevent")
 
@@ -97,11 +98,18 @@ def drainer_of(start_response: StartResponse | None = None, found: Drainer | Non
     return found
 
 
+def has_files() -> bool:
+    """Whether the limit of open files leaves room for one more connection of this process, whoever serves it."""
+    each = 3 if get_hub_if_exists() is None else 1  # a thread of its own will have a hub, with two files of its own
+    count = len(_process) + sum(map(len, tuple(_drainers.values())))
+    return count == 0 or (count + 1) * each <= most_files() - SPARE_FILES
+
+
 @lru_cache(maxsize=1)
-def files_allow() -> float:
-    """How many connections the limit of open files leaves room for, as it was when this was first asked."""
+def most_files() -> float:
+    """The limit of open files, as it was when this was first asked."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return float("inf") if limit == resource.RLIM_INFINITY else max(1, limit - SPARE_FILES)
+    return float("inf") if limit == resource.RLIM_INFINITY else limit
 
 
 def warn_if_full(drainer: Drainer) -> None:

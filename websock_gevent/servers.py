@@ -52,7 +52,7 @@ __all__ = ["HandOver", "is_stream", "is_upgraded", "obstacle", "refuse", "take_o
 
 _SUPPORTED = "gunicorn with its gevent worker (gunicorn -k gevent), gevent.pywsgi.WSGIServer, or flask run"
 
-#: Seconds for which what a refused peer still sends is received.
+#: Seconds for which what a refused peer still sends is received, at the most.
 LINGER = 1.0
 
 
@@ -115,23 +115,34 @@ def _native(environ: WSGIEnvironment) -> Any:
     return getattr(websocket, "native", websocket)
 
 
-def refuse(environ: WSGIEnvironment, code: int, text: str) -> None:
-    """Close what `is_upgraded`: an HTTP answer would not be sent any more. Waits a moment for the peer."""
+def refuse(environ: WSGIEnvironment, code: int, text: str, *, linger: bool) -> None:
+    """Close what `is_upgraded`: an HTTP answer would not be sent any more.
+
+    Args:
+        linger: Keep the socket for a moment, so that the close frame arrives though the peer is still sending.
+    """
     websocket = _native(environ)
-    sock = websocket.handler.socket
     with suppress(OSError):
         websocket.raw_write(close_frame(code, text))
-        sock.shutdown(socket.SHUT_WR)
-        _drop_rest(sock)
     websocket.closed = True
+    kept = HandOver(websocket.handler.socket, b"").keep() if linger else None
+    if kept is not None:
+        gevent.spawn(_linger, kept)
 
 
-def _drop_rest(sock: Any) -> None:
+def _linger(sock: Any) -> None:
     """Closing a socket with unread input would make the kernel send RST, which can overtake the close frame."""
     until = monotonic() + LINGER
-    sock.settimeout(LINGER)
-    while sock.recv(1 << 16) and monotonic() < until:
-        gevent.sleep(0)  # a peer that floods does not keep others waiting
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        while (left := until - monotonic()) > 0:
+            gevent_socket.wait_read(sock.fileno(), timeout=left)
+            if not sock.recv(1 << 16):
+                break
+    except OSError:  # the time is over, or the peer has gone
+        pass
+    finally:
+        sock.close()
 
 
 def is_stream(environ: WSGIEnvironment) -> bool:

@@ -24,7 +24,7 @@ from .deflate import Agreement, Deflate, Inflater, negotiate
 from .drainer import Drainer
 from .drainer import settings as drain_settings
 from .environ import pack
-from .hosts import drainer_of, files_allow
+from .hosts import drainer_of, has_files, most_files
 from .lives import Life
 from .options import Options
 from .signals import tell_refused
@@ -140,10 +140,10 @@ class UpgradeResponse(Response):
             text = "The server is about to end. Connect again: another one will answer."
         elif options.idle == "parked" and drainer.parked >= options.max_connections:
             text = "The server holds as many connections as it may (max_connections)."
-            _tell_of("max_connections", drainer.parked)
-        elif len(drainer) >= files_allow():
+            _tell_of(f"max_connections ({options.max_connections})")
+        elif not has_files():
             text = "The server holds as many connections as it may open files (ulimit -n)."
-            _tell_of("ulimit -n", len(drainer))
+            _tell_of(f"ulimit -n ({most_files()})")
         else:
             return
         raise exceptions.ServiceUnavailable(text, retry_after=drain_settings().retry_after)
@@ -244,10 +244,10 @@ def _response_class(base: type[Response]) -> type[UpgradeResponse]:
     return made
 
 
-@lru_cache(maxsize=2)
-def _tell_of(limit: str, count: int) -> None:
-    """Tell the log, though not of the same number again."""
-    logger.warning("%d connections are open, and %s allows no more: the next is refused with 503", count, limit)
+@lru_cache(maxsize=8)
+def _tell_of(limit: str) -> None:
+    """Tell the log, once."""
+    logger.warning("%s allows no more connections: until one ends, others are refused with 503", limit)
 
 
 #: Whether the log has been told that connections are not parked here.
@@ -268,4 +268,5 @@ def _refuse_upgraded(environ: WSGIEnvironment, refusal: exceptions.HTTPException
     """Where gevent-websocket has sent a 101 already, a refusal can only be a close frame."""
     if servers.is_upgraded(environ):
         text = str(refusal.description).encode()[:123].decode(errors="ignore")  # bytes, not characters (§5.5)
-        servers.refuse(environ, 1013 if refusal.code == 503 else 1008, text)
+        full = refusal.code == 503  # and so keeps nobody any longer
+        servers.refuse(environ, 1013 if full else 1008, text, linger=not full)
