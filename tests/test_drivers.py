@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -286,6 +288,27 @@ def test_more_than_max_connections_are_refused(caplog: pytest.LogCaptureFixture)
         assert "max_connections (2) allows no more connections" in caplog.text
     finally:
         server.stop()
+
+
+def test_servers_of_one_process_share_its_open_files() -> None:
+    code = """
+import resource
+from websock_gevent import WebSock, upgrade
+from websock_gevent.hosts import SPARE_FILES
+from websock_gevent.testing import Refused, connect
+resource.setrlimit(resource.RLIMIT_NOFILE, (SPARE_FILES + 2, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+def app(environ, start_response):
+    return upgrade(environ, WebSock, None, early_validate_upgrade=False)(environ, start_response)
+with connect(app), connect(app):  # a server each
+    try:
+        connect(app)
+    except Refused as refused:
+        print(refused.response.status_code)
+with connect(app):
+    print("room again")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE)
+    assert done.stdout.split("\n") == ["503", "room again", ""], done.stderr
 
 
 def test_the_environ_is_kept_without_what_the_server_put_there() -> None:

@@ -98,7 +98,7 @@ ALLOWED = {
     "doctor/routes": "doctor/application doctor/findings",
     "doctor/redis": "doctor/findings pubsub/embedded pubsub/errors pubsub/pubsub",
     "doctor/probe": "doctor/application doctor/findings doctor/patching doctor/redis doctor/routes "
-    "doctor/settings pubsub/pubsub",
+    "doctor/settings hosts pubsub/pubsub",
     "doctor/command": "doctor/environment doctor/findings doctor/probe",
     "__main__": "doctor/command",
 }

@@ -85,12 +85,15 @@ def test_tls_keeps_its_greenlets_and_says_so_once(tmp_path: Path) -> None:
         assert server.settle().count(REFUSED_LINE) == 1
 
 
-@pytest.mark.parametrize("idle", ["greenlet", "parked"])
-def test_open_files_are_not_used_up(idle: str) -> None:
-    """Who could not be given one is refused, and the rest of the site goes on."""
-    with gunicorn("served:app", env={"TEST_IDLE": idle}) as server:
-        (worker,) = server.worker_pids
-        resource.prlimit(worker, resource.RLIMIT_NOFILE, (SPARE_FILES + 3, SPARE_FILES + 3))
+@pytest.mark.parametrize(
+    ("worker", "idle", "each"), [("gevent", "greenlet", 1), ("gevent", "parked", 1), ("gthread", "", 3)]
+)
+def test_open_files_are_not_used_up(worker: str, idle: str, each: int) -> None:
+    """Who could not be given one is refused, and the rest of the site goes on. A thread has a hub, with files too."""
+    limit = SPARE_FILES + 3 * each
+    with gunicorn("served:app", "--threads", "9", worker=worker, env={"TEST_IDLE": idle} if idle else {}) as server:
+        (pid,) = server.worker_pids
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
         with clients(server, 3):
             for _ in range(2):
                 with Raw(server) as raw:
@@ -99,7 +102,7 @@ def test_open_files_are_not_used_up(idle: str) -> None:
                     assert head.status == 503 and head.values("Retry-After") == ["1"]
             assert server.get("/plain").status == 200
         with clients(server, 3):
-            server.wait_for_log(re.escape(f"ulimit -n ({SPARE_FILES + 3}) allows no more connections"))
+            server.wait_for_log(re.escape(f"ulimit -n ({limit}) allows no more connections"))
         assert server.settle().count("allows no more connections") == 1
 
 

@@ -74,10 +74,15 @@ def drain(seconds: float | None = None, share: float | None = None) -> int:
     time = settings().grace if seconds is None else seconds
     if not 0 <= time < float("inf"):
         raise ValueError(f"drain takes a finite number of seconds from 0 up, not {seconds!r}")
-    drainers = [_process, *_drainers.values()]
+    drainers = _everybody()
     others = [gevent.spawn(drainer.drain, time, share) for drainer in drainers]
     gevent.joinall(others)
     return sum(map(len, drainers))
+
+
+def _everybody() -> tuple[Drainer, ...]:
+    """The drainers of all servers of this process."""
+    return (_process, *_drainers.values())
 
 
 def drainer_of(start_response: StartResponse | None = None, found: Drainer | None = None) -> Drainer:
@@ -101,7 +106,7 @@ def drainer_of(start_response: StartResponse | None = None, found: Drainer | Non
 def has_files() -> bool:
     """Whether the limit of open files leaves room for one more connection of this process, whoever serves it."""
     each = 3 if get_hub_if_exists() is None else 1  # a thread of its own will have a hub, with two files of its own
-    count = len(_process) + sum(map(len, tuple(_drainers.values())))
+    count = sum(map(len, _everybody()))
     return count == 0 or (count + 1) * each <= most_files() - SPARE_FILES
 
 
@@ -215,12 +220,12 @@ class _Stop:
 
 
 def _in_a_fork() -> None:
-    for drainer in (_process, *_drainers.values()):
+    for drainer in _everybody():
         drainer.abandon()
 
 
 def _at_exit() -> None:
     """Say goodbye to what is still open."""
-    is_open = len(_process) or any(map(len, _drainers.values()))
+    is_open = any(map(len, _everybody()))
     if is_open and os.getpid() == _exit_watched_in:
         drain(EXIT_GRACE, share=0.0)

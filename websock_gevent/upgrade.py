@@ -250,18 +250,18 @@ def _tell_of(limit: str) -> None:
     logger.warning("%s allows no more connections: until one ends, others are refused with 503", limit)
 
 
-#: Whether the log has been told that connections are not parked here.
-_told = False
-
-
 def _keep(hand_over: servers.HandOver) -> Any:
     """Take the socket away from its server for good; ``None``, and once a line in the log, if that cannot be done."""
-    global _told
     kept = hand_over.keep()
-    if kept is None and not _told:
-        _told = True
-        logger.warning("idle='parked' needs gevent's own sockets without TLS; connections keep their greenlets here")
+    if kept is None:
+        _tell_of_greenlets()
     return kept
+
+
+@lru_cache(maxsize=1)
+def _tell_of_greenlets() -> None:
+    """Tell the log, once."""
+    logger.warning("idle='parked' needs gevent's own sockets without TLS; connections keep their greenlets here")
 
 
 def _refuse_upgraded(environ: WSGIEnvironment, refusal: exceptions.HTTPException) -> None:

@@ -231,8 +231,7 @@ class Waiter:
 
     def hold(self) -> None:
         """The kernel does not take what is waiting: send it from the hub as the peer reads. Not while that is done."""
-        self.stalled = monotonic()
-        self._held = self._websocket.unacknowledged()
+        self._note_stall()
         self._writer = self._loop.io(self._websocket.fileno(), _WRITE)
         self._writer.start(self._on_writable)
         self.remind(self._send_timeout / STALL_LOOKS)
@@ -284,8 +283,11 @@ class Waiter:
             self._stop_writing()
             self._wake()
         else:
-            self.stalled = monotonic()
-            self._held = self._websocket.unacknowledged()
+            self._note_stall()
+
+    def _note_stall(self) -> None:
+        self.stalled = monotonic()
+        self._held = self._websocket.unacknowledged()
 
     def look(self) -> None:
         """If the peer has taken something since the last look, the wait for it begins anew."""

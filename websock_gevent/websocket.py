@@ -71,9 +71,8 @@ class WebSocket(Wire):
         self.handler = self.stream = self.raw_read = self.raw_write = None
         self.close_code: int | None = None
         self.close_text = ""
-        self.reader = reader
         self.deflater = deflater
-        self.attach(sock)
+        self.attach(sock, reader)
         self._subprotocol = subprotocol
         self._send_timeout = send_timeout
         if unread:

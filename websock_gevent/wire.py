@@ -35,7 +35,7 @@ class Wire(GeventWebSocket):
     """What moves bytes in a `websocket.WebSocket`. Of gevent-websocket's class, since only one base may have slots.
 
     Attributes:
-        reader: Where received bytes go. Set by whoever inherits.
+        reader: Where received bytes go.
         out: Frames that the kernel has not taken yet, in order.
         lost: ``True`` once the kernel refused to send; later frames are dropped. Reading tells how it ended.
         pending: Counts bytes that TLS has decrypted but not handed out, which the kernel cannot tell of. ``None``
@@ -44,10 +44,9 @@ class Wire(GeventWebSocket):
 
     __slots__ = ("_raw", "_size", "_socket", "lost", "out", "pending", "reader")
 
-    reader: MessageReader
-
-    def attach(self, sock: Any) -> None:
+    def attach(self, sock: Any, reader: MessageReader) -> None:
         """Begin with a connected socket: gevent's, with or without TLS, or the kernel's own."""
+        self.reader = reader
         self.out: list[bytes | memoryview] = []
         self.lost = False
         self._size = RECEIVE_MORE

@@ -66,7 +66,7 @@ def named(uri: str, app: Any, kind: type[Any]) -> dict[str, Any]:
     return dict(found.values())
 
 
-def options(uri: str, app: Any, limit: int) -> Iterator[Finding]:
+def options(uri: str, app: Any, limit: float) -> Iterator[Finding]:
     """Judge the `Options` that can be found.
 
     Args:

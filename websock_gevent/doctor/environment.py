@@ -10,13 +10,12 @@ import importlib.util
 import inspect
 import platform
 import re
-import resource
 from collections.abc import Iterator
 from importlib import metadata
 
 import gevent
 
-from ..hosts import SPARE_FILES
+from ..hosts import SPARE_FILES, most_files
 from .findings import Finding, ok, problem, warning
 
 __all__ = ["examine"]
@@ -118,8 +117,8 @@ def _loop() -> Finding:
 
 
 def _files(connections: int) -> Finding:
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit == resource.RLIM_INFINITY:
+    limit = most_files()
+    if limit == float("inf"):
         return ok("open files", "no limit")
     if limit < connections + SPARE_FILES:
         seen = f"{limit} allowed, which does not do for {connections} connections"

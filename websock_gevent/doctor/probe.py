@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ..hosts import most_files
 from ..pubsub.pubsub import PubSub
 from . import application, patching, redis, settings
 from .findings import Finding, ok, problem, warning
@@ -98,8 +98,7 @@ def _patches(cfg: Any) -> bool:
 
 def _examine(uri: str, app: Any, cfg: Any) -> Iterator[Finding]:
     yield from routes(app)
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    yield from application.options(uri, app, sys.maxsize if limit == resource.RLIM_INFINITY else limit)
+    yield from application.options(uri, app, most_files())
     for name, pubsub in application.named(uri, app, PubSub).items():
         yield from redis.ask(name, pubsub, cfg.workers if cfg is not None else 1)
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import resource
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..drainer import settings as drain_settings
-from ..hosts import SPARE_FILES
+from ..hosts import SPARE_FILES, most_files
 from ..options import Options
 from .findings import Finding, ok, problem, warning
 
@@ -111,12 +110,12 @@ def _worker(cfg: Any, is_gevent: bool, connections: int) -> Finding:
 
 
 def _places(cfg: Any, connections: int) -> Iterator[Finding]:
-    places, limit = cfg.worker_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    places, limit = cfg.worker_connections, most_files()
     if places < connections:
         seen = f"{places}: a worker full of WebSockets accepts nothing more, not even health checks"
         advice = f"worker_connections = {connections} or more (parked connections do not count)"
         yield problem("worker_connections", seen, advice)
-    elif limit != resource.RLIM_INFINITY and places + SPARE_FILES > limit:
+    elif places + SPARE_FILES > limit:
         seen = f"{places}, but a process may open {limit} files"
         yield warning("worker_connections", seen, f"ulimit -n {places + SPARE_FILES} before the server is started")
     else:
