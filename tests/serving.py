@@ -260,6 +260,11 @@ class Server(Program):
         self.wait_for_log(f"mark {name}")
         return "".join(line for line in self.log(since).splitlines(keepends=True) if not _IDLE.search(line))
 
+    def settled(self) -> int:
+        """Wait until what was before is over. Return where the log ends then."""
+        self.settle()
+        return self.position()
+
     def kill(self) -> None:
         """End it and its workers without a word."""
         for pid in dict.fromkeys([self.pid, *self.worker_pids]):  # the master first: it would start workers anew

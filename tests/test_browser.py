@@ -136,7 +136,7 @@ def test_a_page_of_another_origin_is_refused(
 ) -> None:
     origin, cookies = pages_of_others(server, elsewhere)[other]
     page, key = visitor(f"{origin}/"), new_key()
-    since = server.position()
+    since = server.settled()
     assert visit(page, account(server, key)) == REFUSED
     [line] = server.settle(since).splitlines()
     assert f'"GET /account?key={key} HTTP/1.1" 403 ' in line
@@ -156,7 +156,7 @@ def test_a_page_of_a_named_origin_is_let_in(
 
 def test_a_sandboxed_frame_is_refused(server: Server, visitor: Callable[[str], Page]) -> None:
     page, key = visitor(server.url("/")), new_key()
-    since = server.position()
+    since = server.settled()
     for origins in ([], [server.url("")]):
         assert visit_from_a_sandbox(page, account(server, key, *origins)) == REFUSED
         assert sent(server, key) == ("null", CROSS_SITE)
@@ -171,7 +171,7 @@ def test_a_sandboxed_frame_is_let_in_where_anybody_is(server: Server, visitor: C
 
 
 def test_a_page_from_a_file_is_refused(server: Server, browser: Program, tmp_path: Path) -> None:
-    file, page, since = tmp_path / "page.html", Page(browser, new_key()), server.position()
+    file, page, since = tmp_path / "page.html", Page(browser, new_key()), server.settled()
     file.write_text(PAGE)
     page.do("open", file.as_uri(), DESKTOP)
     assert visit(page, server.url("/echo", "ws")) == REFUSED

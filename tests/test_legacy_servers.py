@@ -67,8 +67,7 @@ def test_what_came_right_behind_the_handshake(older: Server, path: str) -> None:
 @LOGGED
 @STYLES
 def test_one_line_in_the_access_log_and_nothing_else(older: Server, path: str) -> None:
-    older.settle()
-    since = older.position()
+    since = older.settled()
     with Raw(older) as raw:
         raw.upgrade(path)
         raw.send(masked("hi") + close_frame(1000))
@@ -82,8 +81,7 @@ def test_one_line_in_the_access_log_and_nothing_else(older: Server, path: str) -
 @ALSO_UPGRADED
 @STYLES
 def test_a_client_that_goes_without_a_word(older: Server, path: str) -> None:
-    older.settle()
-    since = older.position()
+    since = older.settled()
     with Raw(older) as raw:
         raw.upgrade(path)
         raw.send(masked("hi"))
@@ -111,8 +109,7 @@ def test_another_origin_is_refused(older: Server, path: str) -> None:
 @OURS
 @pytest.mark.parametrize("path", ["/raises", "/sock/raises"])
 def test_a_view_that_raises(older: Server, path: str) -> None:
-    older.settle()
-    since = older.position()
+    since = older.settled()
     with Raw(older) as raw:
         raw.upgrade(path)
         raw.send(masked("hi"))

@@ -180,7 +180,7 @@ def test_everything_is_released_before_the_handler_begins(server: Server) -> Non
 @LOGGED
 @pytest.mark.parametrize("prefix", ["", *MIDDLEWARES])
 def test_the_access_log_has_one_line_written_at_the_end(server: Server, kind: Kind, prefix: str) -> None:
-    since, path, held = server.position(), f"{prefix}/echo?{new_key()}", 0.2
+    since, path, held = server.settled(), f"{prefix}/echo?{new_key()}", 0.2
     with client(server, path) as websocket:
         websocket.send("hello")
         assert websocket.recv(DEADLINE) == "hello"
@@ -221,7 +221,7 @@ def test_nothing_is_written_behind_the_servers_own_close_frame(server: Server, p
 @DIRECT
 @pytest.mark.parametrize("prefix", ["", *MIDDLEWARES])
 def test_late_data_leaves_no_trace_in_the_log(server: Server, prefix: str) -> None:
-    since = server.position()
+    since = server.settled()
     with Raw(server) as raw:
         raw.upgrade(f"{prefix}/echo")
         raw.send(GOODBYE)
@@ -236,7 +236,7 @@ def test_late_data_leaves_no_trace_in_the_log(server: Server, prefix: str) -> No
 @DIRECT
 @pytest.mark.parametrize("prefix", ["", *MIDDLEWARES])
 def test_what_comes_when_all_is_over_is_not_taken_for_a_request(server: Server, prefix: str) -> None:
-    since, path = server.position(), f"{prefix}/impatient?{new_key()}"
+    since, path = server.settled(), f"{prefix}/impatient?{new_key()}"
     with Raw(server) as raw:
         raw.upgrade(path)
         raw.send(GOODBYE)
@@ -252,7 +252,7 @@ def test_what_comes_when_all_is_over_is_not_taken_for_a_request(server: Server, 
 @pytest.mark.matrix("middlewares")
 @pytest.mark.parametrize("prefix", MIDDLEWARES)
 def test_a_middleware_changes_nothing(server: Server, prefix: str) -> None:
-    since = server.position()
+    since = server.settled()
     with client(server, f"{prefix}/echo") as websocket:
         websocket.send("hello")
         assert websocket.recv(DEADLINE) == "hello"
@@ -381,7 +381,7 @@ RUDE = [
 @DIRECT
 @pytest.mark.parametrize("rude", RUDE, ids=lambda rude: rude.__name__)
 def test_a_client_without_manners_harms_nobody(server: Server, rude: Callable[[Server], None]) -> None:
-    since = server.position()
+    since = server.settled()
     rude(server)
     log = server.settle(since)
     assert "Traceback" not in log
@@ -450,7 +450,7 @@ def refused(server: Server, path: str, line: str, changed: dict[str, str | None]
 def test_a_refusal_names_what_is_wrong(
     server: Server, path: str, line: str, changed: dict[str, str | None], status: int, named: str
 ) -> None:
-    since = server.position()
+    since = server.settled()
     answer = refused(server, path, line, changed)
     if path != "/bare" and line.startswith("POST"):
         status, named = 405, ""  # Flask's own answer: a WebSocket rule takes GET alone
@@ -487,7 +487,7 @@ def test_the_pages_own_origin_is_welcome(server: Server) -> None:
 @pytest.mark.parametrize("behind", [b"", masked(b"x" * 100_000)], ids=["a quiet peer", "a peer that is still sending"])
 def test_a_refusal_behind_gevent_websockets_101_is_a_close_frame(server: Server, behind: bytes) -> None:
     """A reset instead, which a browser tells its page as 1006, would come from input that nobody has read."""
-    since = server.position()
+    since = server.settled()
     with Raw(server) as raw:
         raw.upgrade("/echo", behind=behind, Origin="http://evil.example")
         for _ in range(20):
@@ -500,7 +500,7 @@ def test_a_refusal_behind_gevent_websockets_101_is_a_close_frame(server: Server,
 
 @pytest.mark.only(lambda kind: kind.upgraded)
 def test_a_refused_peer_that_does_not_close_is_left_alone(server: Server) -> None:
-    since = server.position()
+    since = server.settled()
     with Raw(server) as raw:
         raw.upgrade("/echo", Origin="http://evil.example")
         assert b"evil.example" in raw.rest()
@@ -582,7 +582,7 @@ def get_by_http_2(server: Server, context: ssl.SSLContext, path: str) -> tuple[s
 @pytest.mark.matrix("refusals")
 @ASKED
 def test_an_exception_in_the_view_is_an_ordinary_500(server: Server) -> None:
-    since = server.position()
+    since = server.settled()
     answer = refused(server, "/broken-view", "", {})
     assert answer.status == 500
     assert "the view was told to" in server.settle(since)
@@ -591,7 +591,7 @@ def test_an_exception_in_the_view_is_an_ordinary_500(server: Server) -> None:
 
 @pytest.mark.parametrize("prefix", ["", *MIDDLEWARES])
 def test_an_exception_in_a_callback_closes_with_1011_and_is_logged(server: Server, prefix: str) -> None:
-    since, key = server.position(), new_key()
+    since, key = server.settled(), new_key()
     with Raw(server) as raw:
         raw.upgrade(f"{prefix}/script?key={key}")
         raw.send(masked("raise"))
@@ -607,7 +607,7 @@ def test_an_exception_in_a_callback_closes_with_1011_and_is_logged(server: Serve
 
 
 def test_an_exception_in_init_closes_with_1011_and_is_logged(server: Server) -> None:
-    since = server.position()
+    since = server.settled()
     with Raw(server) as raw:
         raw.upgrade("/broken-init")
         raw.send(GOODBYE)
@@ -619,7 +619,7 @@ def test_an_exception_in_init_closes_with_1011_and_is_logged(server: Server) -> 
 
 
 def test_an_exception_in_call_on_close_is_logged_and_does_no_harm(server: Server) -> None:
-    since = server.position()
+    since = server.settled()
     with Raw(server) as raw:
         raw.upgrade("/broken-close")
         raw.send(masked("hello") + GOODBYE)
