@@ -255,10 +255,10 @@ def test_a_cable_plugged_in_again_loses_nothing(cable: Cable, remote: Remote) ->
             last = int(remote.wait_for_log(f"tick {key} ([0-9]*5)$", since=since)[1])  # pings are lost, too
             messages += received(websocket)
             assert str(last) not in messages
-        while str(last + 10) not in messages:
+        while not {"from the void", str(last + 10)} <= {*messages}:  # each side sends again in its own time
             messages.append(websocket.recv(DEADLINE))
     messages.remove("from the void")
-    assert messages == [str(number) for number in range(last + 11)]
+    assert messages == [str(number) for number in range(len(messages))]
     assert ended(remote, key) == "remote"
     gone(remote, before)
     assert ended_once(remote, key)

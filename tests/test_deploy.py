@@ -78,6 +78,7 @@ async def deploy(server: Server, keys: list[str]) -> list[Return]:
 
 def test_a_deploy_with_two_thousand_clients() -> None:
     options = ["--workers", "2", "--worker-connections", "4000", "--graceful-timeout", "30"]
+    options += ["--keep-alive", "30"]  # seconds for a first request, too: two thousand clients in one process are slow
     keys = [f"client-{number}" for number in range(CLIENTS)]
     with gunicorn("served:app", *options) as server:
         server.wait_for_log(r"(?s)Booting worker.*Booting worker")

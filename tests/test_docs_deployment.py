@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import shlex
 import shutil
 import subprocess
@@ -57,7 +58,8 @@ def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
     for ending in (".pem", ".key"):
         assert f"/etc/ssl/chat.example{ending}" in text
         text = text.replace(f"/etc/ssl/chat.example{ending}", str(made.path))
-    text = text.replace("listen 80;", f"listen {free_port()};").replace("listen 443", f"listen {free_port()}")
+    for port in (80, 443):
+        text = re.sub(rf"listen {port}\b", f"listen {free_port()}", text)  # which may begin like the other one
     logs = f"access_log off; error_log {tmp_path}/error.log; client_body_temp_path {tmp_path}/body;"
     (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid;\nevents {{}}\nhttp {{ {logs}\n{text}}}\n")
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
