@@ -23,6 +23,7 @@ CARRIERS = {"_refusal", "_Refused", "NotImplemented", "AccessDenied"}
 #: What is raised with a text that is found elsewhere: in a function, or in the class itself.
 ELSEWHERE = {
     "LookupError",
+    "BrokenPipeError",
     "Refused",
     "ConnectionClosed",
     "_Deferred",

@@ -366,6 +366,7 @@ def gunicorn(
     version: str | None = None,
     bind: str = "127.0.0.1:0",
     env: dict[str, str] | None = None,
+    logs: bool = True,
 ) -> Iterator[Server]:
     """Serve an app by gunicorn.
 
@@ -376,10 +377,12 @@ def gunicorn(
         version: A version to install beside the installed one; ``None`` for that one.
         bind: Where to listen; port ``0`` for a free one.
         env: Further environment variables.
+        logs: With an access log.
     """
     first = [gunicorn_target(version)] if version else []
-    options = ["-k", worker, "--bind", bind, "--access-logfile", "-", "--access-logformat", ACCESS_FORMAT]
-    options += ["--graceful-timeout", "5"]
+    options = ["-k", worker, "--bind", bind, "--graceful-timeout", "5"]
+    if logs:
+        options += ["--access-logfile", "-", "--access-logformat", ACCESS_FORMAT]
     if not version and HAS_CONTROL_SOCKET:
         options.append("--no-control-socket")
     command = [sys.executable, "-m", "gunicorn", *options, *args, app]

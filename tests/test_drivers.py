@@ -28,6 +28,8 @@ from websock_gevent import WebSock, current, upgrade
 from websock_gevent.testing import Client, connect
 from websock_gevent.upgrade import _tell_of
 
+KEPT = pytest.mark.parametrize("idle", ["parked", "greenlet"])
+
 
 def parked(handler: Any, state: Any = None, **options: Any) -> Client:
     """Connect to a handler whose connection is parked."""
@@ -145,9 +147,10 @@ def test_context_variables_belong_to_the_connection() -> None:
     assert visits.get() == 0
 
 
-def test_a_connection_begins_with_the_context_of_its_view() -> None:
+@KEPT
+def test_a_connection_begins_with_the_context_of_its_view(idle: str) -> None:
     user: ContextVar[str] = ContextVar("user")
-    app = application(Ask(lambda _: user.get()), idle="parked")
+    app = application(Ask(lambda _: user.get()), idle=idle)
 
     def view(environ: Any, start_response: Any) -> Any:
         user.set(environ["PATH_INFO"])
@@ -311,10 +314,11 @@ with connect(app):
     assert done.stdout.split("\n") == ["503", "room again", ""], done.stderr
 
 
-def test_the_environ_is_kept_without_what_the_server_put_there() -> None:
+@KEPT
+def test_the_environ_is_kept_without_what_the_server_put_there(idle: str) -> None:
     seen: list[dict[str, Any]] = []
     mark = object()
-    app = application(Ask(lambda _: seen.append(current().websocket.environ)), idle="parked")
+    app = application(Ask(lambda _: seen.append(current().websocket.environ)), idle=idle)
 
     def middleware(environ: Any, start_response: Any) -> Any:
         environ["the.mark"] = mark
@@ -345,14 +349,15 @@ def test_the_hub_of_another_thread_parks_as_well() -> None:
 
 
 @pytest.mark.parametrize("how", ["timeout", "kill"])
-def test_a_call_on_close_that_is_broken_off_ends_the_connection(how: str) -> None:
+@KEPT
+def test_a_call_on_close_that_is_broken_off_ends_the_connection(how: str, idle: str) -> None:
     def closing() -> None:
         if how == "timeout":
             raise gevent.Timeout(1)
         gevent.sleep(DEADLINE)
 
     def app(environ: Any, start_response: Any) -> Any:
-        response = upgrade(environ, Diary(), None, idle="parked")
+        response = upgrade(environ, Diary(), None, idle=idle)
         response.call_on_close(closing)
         return response(environ, start_response)
 
@@ -402,7 +407,7 @@ def test_what_a_view_left_running_does_not_end_the_vigil(caplog: pytest.LogCaptu
 
     with connect(view) as client:
         until(lambda: any("too late" in record.getMessage() for record in caplog.records))
-        assert not client._server.ready()
+        assert client._greenlets
         assert asked(client, "a") == "A"
 
 
@@ -432,7 +437,7 @@ def test_a_connection_is_cut_off_while_it_is_parked_or_blocked(blocked: bool) ->
         assert client.close_code == 1012
 
 
-@pytest.mark.parametrize("idle", ["parked", "greenlet"])
+@KEPT
 def test_a_fork_leaves_the_connections_to_its_parent(idle: str) -> None:
     def fork(_: str) -> str:
         pid = gevent.os.fork()
@@ -447,7 +452,7 @@ def test_a_fork_leaves_the_connections_to_its_parent(idle: str) -> None:
         assert gevent.os.waitpid(pid, 0)[1] == 0
 
 
-@pytest.mark.parametrize("idle", ["parked", "greenlet"])
+@KEPT
 def test_what_ends_in_a_fork_does_not_end_for_its_parent(idle: str) -> None:
     mailboxes: list[Any] = []
     released: list[int] = []

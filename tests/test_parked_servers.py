@@ -11,12 +11,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from raw import Raw, close_frame, masked, unmasked
+from raw import Raw, close_frame, masked, new_key, unmasked
 from serving import Server, certificate, gunicorn
 from test_drain import endings, say_goodbye
 
 from websock_gevent.hosts import SPARE_FILES
 
+HELD = 0.3
+CLOSE_1000 = b"\x88\x02\x03\xe8"
 PARKED = {"TEST_IDLE": "parked"}
 REFUSED_LINE = "idle='parked' needs gevent's own sockets without TLS"
 
@@ -57,7 +59,7 @@ def test_the_server_keeps_its_word_to_those_behind_the_first() -> None:
     with gunicorn("served:app", env=PARKED) as server, clients(server, 3) as opened:
         first = opened.pop("key0")
         first.send(close_frame(1000))
-        assert first.read(4) == b"\x88\x02\x03\xe8" and first.rest() == b""
+        assert first.read(4) == CLOSE_1000 and first.rest() == b""
         server.wait_for_log("ended key0 ")
         os.kill(server.pid, signal.SIGTERM)
         for raw in opened.values():
@@ -74,6 +76,33 @@ def test_a_worker_that_may_not_wait_says_goodbye_all_the_same(number: int) -> No
             assert raw.read(4) == b"\x88\x02\x03\xf4"
         server.wait()
         assert endings(server.log(), opened) and "Traceback" not in server.log(), server.log()
+
+
+@pytest.mark.parametrize("idle", ["greenlet", "parked"])
+@pytest.mark.parametrize("worker", ["gevent", "gevent_pywsgi", "hidden"])
+def test_the_access_log_tells_how_long_each_was_open(worker: str, idle: str) -> None:
+    """The first one, whose greenlet of the server's stays, as well as the others."""
+    prefix, worker = ("/hidden", "gevent") if worker == "hidden" else ("", worker)
+    keys = [new_key() for _ in range(3)]
+    with gunicorn("served:app", worker=worker, env={"TEST_IDLE": idle}) as server:
+        with ExitStack() as stack:
+            opened = [stack.enter_context(Raw(server)) for _ in keys]
+            for raw, key in zip(opened, keys, strict=True):
+                raw.upgrade(f"{prefix}/ending?key={key}")
+            with pytest.raises(TimeoutError):
+                opened[0].socket.settimeout(HELD)
+                opened[0].read(1)
+            server.get("/plain")
+            server.wait_for_log("/plain")
+            assert not any(key in server.log() for key in keys)
+            for raw, key in zip(opened, keys, strict=True):
+                raw.send(close_frame(1000))
+                assert raw.rest() == CLOSE_1000
+                raw.socket.close()
+                took = server.wait_for_log(rf"{key} HTTP/1.1\" 101 .* ([0-9.]+)$")[1]
+                assert float(took) >= HELD
+        server.settle()
+        assert all(server.log().count(f"key={key} HTTP") == 1 for key in keys)
 
 
 def test_tls_keeps_its_greenlets_and_says_so_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Who runs a connection: one greenlet for its whole life, or one that is lent to it whenever there is something to do.
+"""Who runs a connection: a greenlet for its whole life, its server's or its own, or one lent to it for each turn.
 
 Owns the loop around `Connection.step`, and the greenlets. Refuses to know what a step does, and where the socket comes
 from. Whatever a step raises, or is thrown into its greenlet, ends the connection and goes no further, but for a
@@ -13,27 +13,36 @@ Context variables belong to the connection: what a callback sets is there at the
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from sys import getrefcount
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, getweakrefcount, ref
 
 import gevent
-from gevent import GreenletExit
+from gevent import Greenlet, GreenletExit
 from greenlet import greenlet
 
 from .connection import Connection, Phase
-from .drainer import Drainer
 from .mailbox import enter, leave
 
-__all__ = ["Lending", "give_up", "park", "run"]
+__all__ = ["Lending", "Over", "Own", "give_up", "park", "run"]
 
 logger = logging.getLogger("websock_gevent")
 
 #: Greenlets of a hub that are kept for the next burst.
 _MOST_IDLE = 100
 
+#: Told of the end of a connection that its server does not know any more.
+Over = Callable[[Connection], None]
+
 _CLOSED = Phase.CLOSED
+if TYPE_CHECKING:
+    _Greenlet = Greenlet[[Connection, Over], None]
+else:  # gevent's annotations have parameters, its class takes none
+    _Greenlet = Greenlet
+
 _pools: WeakKeyDictionary[Any, _Pool] = WeakKeyDictionary()
 
 
@@ -62,22 +71,61 @@ def run(connection: Connection) -> None:
         leave(token)
 
 
-def park(connection: Connection, drainer: Drainer) -> None:
+class Own(_Greenlet):
+    """A greenlet of the connection's own, for its whole life. `start` it.
+
+    It begins in the hub, with nothing beneath it. A server's greenlet has the whole request's calls there: so much more
+    to be copied whenever it gives way, and memory that they have used and that is never used again.
+
+    Args:
+        over: Called when everything is over and the socket is closed.
+    """
+
+    spawning_stack_limit = 0  # nobody looks at how it came to be
+
+    def __init__(self, connection: Connection, over: Over) -> None:
+        super().__init__(_live, connection, over)
+        self.gr_context = copy_context()
+        self.rawlink(partial(_end_unbegun, connection, over))
+
+
+def _live(connection: Connection, over: Over) -> None:
+    try:
+        run(connection)
+    finally:
+        connection.websocket.end()
+        over(connection)
+
+
+def _end_unbegun(connection: Connection, over: Over, own: Own) -> None:
+    """One that was killed before it had begun has run nothing."""
+    if connection.phase < _CLOSED:
+        gevent.spawn(_fail, connection, over, own.exception or GreenletExit())
+
+
+def _fail(connection: Connection, over: Over, error: BaseException) -> None:
+    try:
+        connection.fail(error)
+    finally:
+        give_up(connection, over)
+
+
+def park(connection: Connection, over: Over) -> None:
     """Serve in greenlets that are lent, one at a time, each as long as there is something to do. Returns at once.
 
     Args:
-        drainer: Is told when everything is over and the socket is closed.
+        over: Called when everything is over and the socket is closed.
     """
-    parked = _Parked(connection, drainer)
+    parked = _Parked(connection, over)
     connection.waiter.rest(parked)
     connection.waiter.wake()
 
 
-def give_up(connection: Connection, drainer: Drainer) -> None:
+def give_up(connection: Connection, over: Over) -> None:
     """Nothing is left to do, or nothing can be done: give everything back, the socket too."""
     connection.finish()
     connection.websocket.end()
-    drainer.discard(connection)
+    over(connection)
 
 
 class Lending:
@@ -136,14 +184,14 @@ class Lending:
 class _Parked(Lending):
     """A connection that nobody else has: its socket is closed at the end."""
 
-    __slots__ = ("_drainer",)
+    __slots__ = ("_over",)
 
-    def __init__(self, connection: Connection, drainer: Drainer) -> None:
+    def __init__(self, connection: Connection, over: Over) -> None:
         super().__init__(connection)
-        self._drainer = drainer
+        self._over = over
 
     def _end(self) -> None:
-        give_up(self._connection, self._drainer)
+        give_up(self._connection, self._over)
 
 
 class _Pool:

@@ -1,6 +1,6 @@
 """A request's environ in little memory, for a connection that outlives everything else of its request. Pure.
 
-A parked connection is to cost little, and its environ would be most of it: some forty small objects, and through them
+An idle connection is to cost little, and its environ would be most of it: some forty small objects, and through them
 the server's buffers. What WSGI (PEP 3333) and CGI define is text and a few numbers: these become one object. What the
 server and the framework put there for the time of the request is left out. Anything else, which a middleware or the
 application has added, is kept as it is.

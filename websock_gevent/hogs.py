@@ -24,6 +24,7 @@ import gevent
 from gevent import config, events
 from gevent.hub import Hub
 
+from . import accesslog
 from .connection import Connection
 from .signals import name_of
 
@@ -99,6 +100,8 @@ def _find(innermost: FrameType) -> tuple[Connection, str, StackSummary] | None:
         if not code.co_filename.startswith(_OURS):
             if code.co_name in _CALLBACKS or name not in _CALLBACKS:  # else it is what wraps one
                 name, reach = code.co_name, depth
+        elif code.co_filename == accesslog.__file__:
+            return None  # the server's log is no callback
         elif (connection := _connection_of(frame)) is not None:
             return (connection, name, traceback.extract_stack(innermost, reach)) if name else None
     return None

@@ -19,20 +19,33 @@ import resource
 import signal
 import threading
 from collections.abc import Callable
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 import gevent
 from gevent._hub_local import get_hub_if_exists
 from gevent.baseserver import BaseServer
+from gevent.pool import Group, PoolFull
 
 from .drainer import Drainer, settings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
-__all__ = ["EXIT_GRACE", "SPARE_FILES", "drain", "drainer_of", "has_files", "most_files", "prepare", "warn_if_full"]
+__all__ = [
+    "EXIT_GRACE",
+    "SPARE_FILES",
+    "drain",
+    "drainer_of",
+    "hand_place",
+    "has_files",
+    "has_place",
+    "most_files",
+    "prepare",
+    "this_worker",
+    "warn_if_full",
+]
 
 logger = logging.getLogger("websock_gevent")
 
@@ -92,7 +105,7 @@ def drainer_of(start_response: StartResponse | None = None, found: Drainer | Non
         start_response: If it is there already, a pywsgi server is found behind it in any greenlet.
         found: By an earlier look at the same request. Another one is needed only if that found nobody.
     """
-    worker = _worker()
+    worker = this_worker()
     if found is None or found is _process:
         server = _server(start_response)
         if worker is not None and server is not None:
@@ -117,12 +130,34 @@ def most_files() -> float:
     return float("inf") if limit == resource.RLIM_INFINITY else limit
 
 
+def has_place() -> bool:
+    """Whether a gevent server has made the calling greenlet for a request, and counts it, if it counts any."""
+    server = _server(None)
+    return server is not None and (server.pool is None or gevent.getcurrent() in server.pool)
+
+
+def hand_place(other: gevent.Greenlet[..., Any]) -> None:
+    """Have the server count, wait for and kill another greenlet, not begun yet, instead of the calling one.
+
+    The caller `has_place`. Until it ends, its server waits for it, too, though there may be no other place for it.
+    """
+    pool, caller = _server(None).pool, cast("gevent.Greenlet[..., Any]", gevent.getcurrent())
+    if pool is None:
+        return
+    try:
+        pool.add(other, blocking=False)
+    except PoolFull:
+        Group.add(pool, other)  # whose end gives the caller's place back
+        caller.unlink(pool._discard)
+        caller.rawlink(partial(Group._discard, pool))  # type: ignore[attr-defined]
+
+
 def warn_if_full(drainer: Drainer) -> None:
     """Tell the log, once, that the connection just added is the last one there is room for."""
     server = _server(None)
     if server is not None and server.pool is not None and server.pool.free_count():
         return
-    worker = _worker()
+    worker = this_worker()
     host = worker or server
     limit = _limit_reached(worker, server, len(drainer))
     if limit and host not in _full:
@@ -167,7 +202,7 @@ def _watch_exit() -> None:
         _exit_watched_in = os.getpid()
 
 
-def _worker() -> Any:
+def this_worker() -> Any:
     """The gunicorn worker that this process is; ``None`` if it is none."""
     return _worker_of(os.getpid())
 

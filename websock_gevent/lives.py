@@ -8,18 +8,22 @@ accepted (`upgrade`) and what servers look like (`servers`).
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Protocol
 
 from .attended import AttendedConnection
 from .blocking import converse
-from .drivers import give_up, park, run
-from .hosts import warn_if_full
+from .drivers import Own, give_up, park, run
+from .hosts import hand_place, warn_if_full
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+    from .accesslog import Line
     from .connection import Connection
     from .drainer import Drainer
+    from .drivers import Over
+    from .options import Idle
     from .servers import HandOver
 
 __all__ = ["Life"]
@@ -30,8 +34,8 @@ logger = logging.getLogger("websock_gevent")
 class Opener(Protocol):
     """The response, as far as a life needs it."""
 
-    def open(self, environ: WSGIEnvironment, hand_over: HandOver) -> tuple[Connection, bool]:
-        """Build the connection, and put its 101 on the wire. Tell whether it is parked."""
+    def open(self, environ: WSGIEnvironment, hand_over: HandOver) -> tuple[Connection, Idle | None]:
+        """Build the connection, and put its 101 on the wire. Tell how it goes on by itself; ``None`` if it does not."""
 
     def close(self) -> None:
         """Call what was given to ``call_on_close``."""
@@ -59,7 +63,7 @@ class Life:
     def __next__(self) -> bytes:
         if self._response is not None:
             try:
-                if self._live():
+                if self._live() == "parked":
                     if not self._drainer.has_vigil:
                         warn_if_full(self._drainer)
                     self._drainer.hold_vigil()
@@ -69,13 +73,13 @@ class Life:
                 self._hand_over.end()
         raise StopIteration
 
-    def _live(self) -> bool:
-        """Open the WebSocket, and live it unless it is parked. Return whether it is."""
+    def _live(self) -> Idle | None:
+        """Open the WebSocket, and live it unless it goes on by itself. Return how it does."""
         environ = self._environ
         assert environ is not None
-        connection, parked = self._begin()
-        if parked:
-            return True
+        connection, idle = self._begin()
+        if idle is not None:
+            return idle
         try:
             if isinstance(connection, AttendedConnection):
                 converse(connection, environ)
@@ -84,26 +88,37 @@ class Life:
                 run(connection)
         finally:
             self._drainer.discard(connection)
-        return False
+        return None
 
-    def _begin(self) -> tuple[Connection, bool]:
-        """Open the WebSocket. Return the connection, and whether it is parked: then it goes on by itself."""
+    def _begin(self) -> tuple[Connection, Idle | None]:
+        """Open the WebSocket. Return the connection, and how it goes on by itself; ``None`` if it does not."""
         assert self._response is not None and self._environ is not None
-        connection, parked = self._response.open(self._environ, self._hand_over)
-        self._drainer.add(connection, parked)  # it counts before anything may block
+        connection, idle = self._response.open(self._environ, self._hand_over)
+        self._drainer.add(connection, idle == "parked")  # it counts before anything may block
+        over: Over = self._drainer.discard
         try:
+            if idle is not None:
+                over = self._over()
             self._let_go()
-            if parked:
-                park(connection, self._drainer)
+            if idle == "parked":
+                park(connection, over)
             else:
                 warn_if_full(self._drainer)
+                if idle == "greenlet":
+                    _live_apart(connection, over)
         except BaseException:
-            if parked:
-                give_up(connection, self._drainer)
+            if idle is None:
+                over(connection)
             else:
-                self._drainer.discard(connection)
+                give_up(connection, over)
             raise
-        return connection, parked
+        return connection, idle
+
+    def _over(self) -> Over:
+        """What is to be done when a connection has ended that its server does not know any more."""
+        put_off = self._hand_over.put_off
+        line = put_off() if put_off is not None else None
+        return self._drainer.discard if line is None else _Logged(self._drainer, line)
 
     def _let_go(self) -> None:
         """Nothing of the request is held for the life of the connection."""
@@ -130,3 +145,30 @@ class Life:
         if self._response is not None:
             self._hand_over.end()
             self._let_go()
+
+
+def _live_apart(connection: Connection, over: Over) -> None:
+    """Live it in a greenlet of its own, which takes the calling one's place. Returns at once."""
+    own = Own(connection, over)
+    hand_place(own)
+    own.start()
+
+
+class _Logged:
+    """The end of a connection whose line in its server's access log was put off."""
+
+    __slots__ = ("_drainer", "_line", "_pid")
+
+    def __init__(self, drainer: Drainer, line: Line) -> None:
+        self._drainer = drainer
+        self._line = line
+        self._pid = os.getpid()
+
+    def __call__(self, connection: Connection) -> None:
+        try:
+            if os.getpid() == self._pid:  # the log of a fork's parent is not the fork's
+                self._line(connection.websocket.environ)
+        except Exception:
+            logger.exception("the server's access log could not be written")
+        finally:
+            self._drainer.discard(connection)

@@ -12,7 +12,10 @@ from typing import Any, Literal, TypedDict
 from .deflate import TOKEN, Deflate
 from .origins import parse
 
-__all__ = ["Options", "Origins", "Overrides"]
+__all__ = ["Idle", "Options", "Origins", "Overrides"]
+
+#: What a connection has of its own while nothing is to be done.
+Idle = Literal["greenlet", "parked"]
 
 #: ``None`` for the request's own host, ``"*"`` for any, or a list of ``scheme://host[:port]``.
 Origins = Literal["*"] | Sequence[str] | None
@@ -41,9 +44,9 @@ class Options:
             without ``Origin`` header does not come from a browser and is always allowed.
         early_validate_upgrade: Check the request inside `upgrade`, so that a refusal is raised in the view. ``False``
             checks when the response is served.
-        idle: What a connection holds while nothing is to be done: ``"greenlet"``, its own and the place that its server
-            counts; or ``"parked"``, neither of them: a greenlet is lent to it for each turn, and its server's greenlet
-            ends (but one, which keeps the worker from ending), so the server's own limit does not count it.
+        idle: What a connection holds while nothing is to be done: ``"greenlet"``, its own and one of its server's
+            places; or ``"parked"``, neither of them: a greenlet is lent to it for each turn, and the server's own limit
+            does not count it (but one, which keeps the worker from ending).
         max_connections: Parked connections of one worker (or server) at the most; one more is refused with 503. So is
             any connection for which the limit of open files leaves no room.
 
@@ -63,7 +66,7 @@ class Options:
     subprotocols: Sequence[str] = ()
     origins: Origins = None
     early_validate_upgrade: bool = True
-    idle: Literal["greenlet", "parked"] = "greenlet"
+    idle: Idle = "greenlet"
     max_connections: int = 10_000
 
     def __post_init__(self) -> None:
@@ -122,7 +125,7 @@ class Overrides(TypedDict, total=False):
     subprotocols: Sequence[str]
     origins: Origins
     early_validate_upgrade: bool
-    idle: Literal["greenlet", "parked"]
+    idle: Idle
     max_connections: int
 
 

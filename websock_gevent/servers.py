@@ -4,7 +4,7 @@ The only module that knows how servers are built; none is imported that is not r
 it put into the environ. Taking a socket over means: the bytes behind the request are ours, the server writes nothing
 any more (neither head nor body nor a next response), and its access log still gets the 101 with the connection's
 duration. When servers end is the business of `hosts`. A socket can also be kept for good (`HandOver.keep`): then the
-server finds a dead one in its place, and is done with the request.
+server finds a dead one in its place, and is done with the request, but for the line in its log (`accesslog`).
 
 Facts, checked against gunicorn 23.0 and 27.0, gevent 26.9, gevent-websocket 0.10.1 and Werkzeug 3.1:
 
@@ -25,6 +25,7 @@ head when the WebSocket is over, meets a socket that is shut down, and takes tha
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import socket
@@ -32,6 +33,7 @@ import sys
 from _socket import socketpair
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +43,15 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.exceptions import HubDestroyed, LoopExit
 from geventwebsocket.websocket import WebSocket
 
+from . import accesslog, hosts
 from .frames import close_frame
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+    from .accesslog import Line
 
 __all__ = ["HandOver", "is_stream", "is_upgraded", "obstacle", "refuse", "take_over"]
 
@@ -62,13 +67,19 @@ class HandOver:
     Args:
         sock: The connection's socket: gevent's or a plain one, with or without TLS.
         unread: The bytes the server had read behind the request.
+        put_off: Keeps the server from writing its line into the access log, and returns what does; ``None`` if nobody
+            knows how.
         upgraded: The server has sent a 101 of its own.
     """
 
-    def __init__(self, sock: Any, unread: bytes, *, upgraded: bool = False) -> None:
+    def __init__(
+        self, sock: Any, unread: bytes, put_off: Callable[[], Line | None] | None = None, *, upgraded: bool = False
+    ) -> None:
         self.socket = sock
         self.unread = unread
+        self.put_off = put_off
         self.upgraded = upgraded
+        self._is_kept = False
         self._pid = os.getpid()
         with suppress(OSError):  # a unix socket has none
             # Only gunicorn does so by itself; else a short message waits until the one before is acknowledged.
@@ -85,14 +96,15 @@ class HandOver:
         """
         if type(self.socket) is not gevent_socket.socket:
             return None
-        dead, other_end = socketpair()
-        other_end.close()
         kept = self.socket._sock  # type: ignore[attr-defined]
-        self.socket._sock = dead  # type: ignore[attr-defined]
+        self.socket._sock = _Gone()  # type: ignore[attr-defined]
+        self._is_kept = True
         return kept
 
     def end(self) -> None:
-        """The WebSocket is over: close both directions; closing the socket itself is left to its server."""
+        """Its server's part of the WebSocket is over: close both directions of what it has; it closes that itself."""
+        if self._is_kept:
+            return
         if os.getpid() == self._pid:  # a fork's end is not the connection's
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
@@ -102,6 +114,39 @@ class HandOver:
             with suppress(LoopExit):
                 hub.throw(HubDestroyed(True))
             hub.destroy(destroy_loop=True)
+
+
+class _Gone:
+    """In the place of each socket that was kept: one whose other end has gone, and that nobody can close."""
+
+    family, type, proto = socket.AF_UNIX, socket.SOCK_STREAM, 0
+
+    def fileno(self) -> int:
+        return _dead_file()
+
+    def close(self) -> None:
+        pass
+
+    def recv(self, *_: Any) -> bytes:
+        return b""
+
+    def recv_into(self, *_: Any) -> int:
+        return 0
+
+    def __getattr__(self, name: str) -> Any:
+        return _refuse_to_write
+
+
+def _refuse_to_write(*_: Any) -> None:
+    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+@lru_cache(maxsize=1)
+def _dead_file() -> int:
+    """What Werkzeug looks at, for one: always readable, and nothing comes."""
+    dead, other_end = socketpair()
+    other_end.close()
+    return dead.detach()
 
 
 def is_upgraded(environ: WSGIEnvironment) -> bool:
@@ -214,11 +259,16 @@ def _from_gunicorn(environ: WSGIEnvironment, response: Any) -> HandOver:
     unread: bytes = unreader.buf.getvalue()
     unreader.buf = io.BytesIO()
     unreader.chunk = lambda *_: b""
-    if hasattr(response, "force_close"):
+    if not hasattr(response, "force_close"):
+        response = _caller("resp", lambda found: getattr(getattr(found, "req", None), "unreader", None) is unreader)
+    worker = hosts.this_worker()
+    put_off = None
+    if response is not None:
         response.force_close()
         response.headers_sent = True
         response.chunked = False  # up to 26.0 gunicorn adds a chunked body to a 101
-    return HandOver(environ["gunicorn.socket"], unread)
+        put_off = None if worker is None else partial(accesslog.of_gunicorn, worker.log, response)
+    return HandOver(environ["gunicorn.socket"], unread, put_off)
 
 
 def _from_pywsgi(environ: WSGIEnvironment, handler: Any) -> HandOver:
@@ -226,16 +276,19 @@ def _from_pywsgi(environ: WSGIEnvironment, handler: Any) -> HandOver:
     sock = reader.raw._sock
     unread = _peeked(reader, sock)
     reader.close()
-    if not hasattr(handler, "headers_sent"):
-        handler = _owner_of(reader)
+    if getattr(handler, "rfile", None) is not reader:
+        handler = _caller("self", lambda found: getattr(found, "rfile", None) is reader)
+    put_off = None
     if handler is not None:
         handler.headers_sent = True
-    return HandOver(sock, unread)
+        put_off = partial(accesslog.of_pywsgi, handler) if accesslog.writes_from_memory(handler) else None
+    return HandOver(sock, unread, put_off)
 
 
 def _from_gevent_websocket(environ: WSGIEnvironment, _: Any) -> HandOver:
     handler = _native(environ).handler
-    return HandOver(handler.socket, _peeked(handler.rfile, handler.socket), upgraded=True)
+    put_off = partial(accesslog.of_pywsgi, handler) if accesslog.writes_from_memory(handler) else None
+    return HandOver(handler.socket, _peeked(handler.rfile, handler.socket), put_off, upgraded=True)
 
 
 def _from_werkzeug(environ: WSGIEnvironment, _: Any) -> HandOver:
@@ -255,12 +308,12 @@ def _peeked(reader: io.BufferedReader, sock: Any) -> bytes:
         sock.settimeout(timeout)
 
 
-def _owner_of(reader: io.BufferedReader) -> Any:
-    """pywsgi's handler behind middlewares that hide it: it is among the callers. ``None`` in another greenlet."""
+def _caller(name: str, is_it: Callable[[Any], bool]) -> Any:
+    """What a server has in a local variable, behind middlewares that hide it. ``None`` in another greenlet."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        owner = frame.f_locals.get("self")
-        if getattr(owner, "rfile", None) is reader and hasattr(owner, "headers_sent"):
-            return owner
+        found = frame.f_locals.get(name)
+        if is_it(found):
+            return found
         frame = frame.f_back
     return None

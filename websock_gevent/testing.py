@@ -19,8 +19,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import gevent
 from gevent import socket
+from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
@@ -77,22 +77,24 @@ def connect(
         TimeoutError: no answer.
     """
     ours, theirs = socket.socketpair()
-    server = WSGIServer(("127.0.0.1", 0), app, log=None, environ={"SERVER_NAME": "localhost", "SERVER_PORT": "80"})
-    address: Any = ("127.0.0.1", 0)
-
-    def serve() -> None:
-        try:
-            server.handle(theirs, address)
-        finally:
-            theirs.close()
-
-    client = Client(ours, gevent.spawn(serve), path, subprotocols, compress, timeout)
+    names = {"SERVER_NAME": "localhost", "SERVER_PORT": "80"}
+    greenlets = Pool()  # the connection's may be another one than its request's
+    server = WSGIServer(("127.0.0.1", 0), app, log=None, spawn=greenlets, environ=names)
+    greenlets.spawn(_serve, server.handle, theirs)
+    client = Client(ours, greenlets, path, subprotocols, compress, timeout)
     try:
         client.open(dict(headers))
     except BaseException:
         client.abort()
         raise
     return client
+
+
+def _serve(handle: Callable[..., object], sock: Any) -> None:
+    try:
+        handle(sock, ("127.0.0.1", 0))
+    finally:
+        sock.close()
 
 
 class Client:
@@ -105,11 +107,11 @@ class Client:
     """
 
     def __init__(
-        self, sock: Any, server: Any, path: str, subprotocols: Sequence[str], compress: bool, timeout: float
+        self, sock: Any, greenlets: Pool, path: str, subprotocols: Sequence[str], compress: bool, timeout: float
     ) -> None:
         self.socket = sock
         self.headers: Any = {}
-        self._server = server
+        self._greenlets = greenlets
         self._path = path
         self._timeout = timeout
         offer: Any = list(subprotocols) or None
@@ -234,14 +236,13 @@ class Client:
         seconds = self._timeout if timeout is None else timeout
         self._pump_until(lambda: self._ended, seconds)
         self.socket.close()
-        self._server.join(seconds)
-        if not self._server.ready():
+        if not self._greenlets.join(seconds):
             raise TimeoutError(f"the handler has not ended within {seconds} seconds")
 
     def abort(self) -> None:
         """Go away without a close frame, as a client does whose process dies."""
         self.socket.close()
-        self._server.join(self._timeout)
+        self._greenlets.join(self._timeout)
 
     @property
     def _ended(self) -> bool:

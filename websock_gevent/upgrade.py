@@ -24,7 +24,7 @@ from .deflate import Agreement, Deflate, Inflater, negotiate
 from .drainer import Drainer
 from .drainer import settings as drain_settings
 from .environ import pack
-from .hosts import drainer_of, has_files, most_files
+from .hosts import drainer_of, has_files, has_place, most_files
 from .lives import Life
 from .options import Options
 from .signals import tell_refused
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from typing_extensions import Unpack
 
-    from .options import Overrides
+    from .options import Idle, Overrides
     from .websock import Handler, S
 
 __all__ = ["UpgradeResponse", "upgrade"]
@@ -177,15 +177,15 @@ class UpgradeResponse(Response):
         start_response(_STATUS, self.headers.to_wsgi_list())
         return Life(self, environ, servers.take_over(environ, start_response), drainer)
 
-    def open(self, environ: WSGIEnvironment, hand_over: servers.HandOver) -> tuple[Connection, bool]:
-        """Build the connection, and put its 101 on the wire. Tell whether it is parked."""
+    def open(self, environ: WSGIEnvironment, hand_over: servers.HandOver) -> tuple[Connection, Idle | None]:
+        """Build the connection, and put its 101 on the wire. Tell how it goes on by itself; ``None`` if it does not."""
         options = self._options
         attended = isinstance(self._handler, Blocking)
-        kept = _keep(hand_over) if options.idle == "parked" and not attended else None
+        kept = None if attended else _keep(hand_over, options.idle)
         parts, agreed = parts_for(self._sender), self._agreed
         websocket = WebSocket(
             kept or hand_over.socket,
-            environ if kept is None else pack(environ),
+            environ if attended else pack(environ),
             parts.reader(
                 options.max_frame_size,
                 options.max_message_size,
@@ -201,7 +201,8 @@ class UpgradeResponse(Response):
             websocket.out.append(self._head())
             websocket.flush()
         made = AttendedConnection if attended else Connection
-        return parts.connection(made, websocket, self._handler, self._state, options), kept is not None
+        connection = parts.connection(made, websocket, self._handler, self._state, options)
+        return connection, None if kept is None else options.idle
 
     def _head(self) -> bytes:
         """The same bytes on every server: HTTP/1.1, one ``Connection``, nothing about a body (RFC 6455 §4.2.2)."""
@@ -250,8 +251,10 @@ def _tell_of(limit: str) -> None:
     logger.warning("%s allows no more connections: until one ends, others are refused with 503", limit)
 
 
-def _keep(hand_over: servers.HandOver) -> Any:
-    """Take the socket away from its server for good; ``None``, and once a line in the log, if that cannot be done."""
+def _keep(hand_over: servers.HandOver, idle: Idle) -> Any:
+    """Take the socket away from its server for good. ``None`` if that cannot be done, or its server would notice."""
+    if idle == "greenlet":
+        return hand_over.keep() if hand_over.put_off is not None and has_place() else None
     kept = hand_over.keep()
     if kept is None:
         _tell_of_greenlets()

@@ -86,7 +86,7 @@ class WebSocket(Wire):
 
     @property
     def environ(self) -> WSGIEnvironment:
-        """The request's WSGI environ; of a parked connection, without the objects that its server put there."""
+        """The request's WSGI environ; for callbacks, without the objects that server and framework put there."""
         if isinstance(self._environ, Packed):
             self._environ = unpack(self._environ)
         return self._environ

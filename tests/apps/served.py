@@ -99,6 +99,8 @@ class Ending(Scripted):
                     current().send(number)
             case "interrupt":
                 raise KeyboardInterrupt
+            case "exit":
+                sys.exit()
             case "die":
                 raise gevent.GreenletExit
             case "be killed":
@@ -172,6 +174,13 @@ def small() -> Response:
 @websocket(flask, "/impatient")
 def impatient() -> Response:
     return upgrade(request.environ, Echo, None, close_timeout=0.1)
+
+
+@websocket(flask, "/late")
+def late() -> Response:
+    """A view that takes its time."""
+    gevent.sleep(0.2)
+    return upgrade(request.environ, Echo, None)
 
 
 @websocket(flask, "/ending")
