@@ -78,7 +78,7 @@ class Own(_Greenlet):
     to be copied whenever it gives way, and memory that they have used and that is never used again.
 
     Args:
-        over: Called when everything is over and the socket is closed.
+        over: Called when everything is over, before the socket is closed.
     """
 
     spawning_stack_limit = 0  # nobody looks at how it came to be
@@ -93,8 +93,15 @@ def _live(connection: Connection, over: Over) -> None:
     try:
         run(connection)
     finally:
-        connection.websocket.end()
+        _leave(connection, over)
+
+
+def _leave(connection: Connection, over: Over) -> None:
+    """Close the socket, last of all: who sees it closed finds the place free and the line written."""
+    try:
         over(connection)
+    finally:
+        connection.websocket.end()
 
 
 def _end_unbegun(connection: Connection, over: Over, own: Own) -> None:
@@ -114,7 +121,7 @@ def park(connection: Connection, over: Over) -> None:
     """Serve in greenlets that are lent, one at a time, each as long as there is something to do. Returns at once.
 
     Args:
-        over: Called when everything is over and the socket is closed.
+        over: Called when everything is over, before the socket is closed.
     """
     parked = _Parked(connection, over)
     connection.waiter.rest(parked)
@@ -124,8 +131,7 @@ def park(connection: Connection, over: Over) -> None:
 def give_up(connection: Connection, over: Over) -> None:
     """Nothing is left to do, or nothing can be done: give everything back, the socket too."""
     connection.finish()
-    connection.websocket.end()
-    over(connection)
+    _leave(connection, over)
 
 
 class Lending:
