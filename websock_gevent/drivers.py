@@ -93,10 +93,10 @@ def _live(connection: Connection, over: Over) -> None:
     try:
         run(connection)
     finally:
-        _leave(connection, over)
+        _close(connection, over)
 
 
-def _leave(connection: Connection, over: Over) -> None:
+def _close(connection: Connection, over: Over) -> None:
     """Close the socket, last of all: who sees it closed finds the place free and the line written."""
     try:
         over(connection)
@@ -131,7 +131,7 @@ def park(connection: Connection, over: Over) -> None:
 def give_up(connection: Connection, over: Over) -> None:
     """Nothing is left to do, or nothing can be done: give everything back, the socket too."""
     connection.finish()
-    _leave(connection, over)
+    _close(connection, over)
 
 
 class Lending:

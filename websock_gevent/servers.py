@@ -79,7 +79,6 @@ class HandOver:
         self.unread = unread
         self.put_off = put_off
         self.upgraded = upgraded
-        self._is_kept = False
         self._pid = os.getpid()
         with suppress(OSError):  # a unix socket has none
             # Only gunicorn does so by itself; else a short message waits until the one before is acknowledged.
@@ -98,13 +97,10 @@ class HandOver:
             return None
         kept = self.socket._sock  # type: ignore[attr-defined]
         self.socket._sock = _Gone()  # type: ignore[attr-defined]
-        self._is_kept = True
         return kept
 
     def end(self) -> None:
         """Its server's part of the WebSocket is over: close both directions of what it has; it closes that itself."""
-        if self._is_kept:
-            return
         if os.getpid() == self._pid:  # a fork's end is not the connection's
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
@@ -281,14 +277,17 @@ def _from_pywsgi(environ: WSGIEnvironment, handler: Any) -> HandOver:
     put_off = None
     if handler is not None:
         handler.headers_sent = True
-        put_off = partial(accesslog.of_pywsgi, handler) if accesslog.writes_from_memory(handler) else None
+        put_off = _put_off(handler)
     return HandOver(sock, unread, put_off)
 
 
 def _from_gevent_websocket(environ: WSGIEnvironment, _: Any) -> HandOver:
     handler = _native(environ).handler
-    put_off = partial(accesslog.of_pywsgi, handler) if accesslog.writes_from_memory(handler) else None
-    return HandOver(handler.socket, _peeked(handler.rfile, handler.socket), put_off, upgraded=True)
+    return HandOver(handler.socket, _peeked(handler.rfile, handler.socket), _put_off(handler), upgraded=True)
+
+
+def _put_off(handler: Any) -> Callable[[], Line | None] | None:
+    return partial(accesslog.of_pywsgi, handler) if accesslog.writes_from_memory(handler) else None
 
 
 def _from_werkzeug(environ: WSGIEnvironment, _: Any) -> HandOver:
